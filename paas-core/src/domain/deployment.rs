@@ -1,0 +1,147 @@
+//! Operations: every change to a running app. People call them deployments and watch them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{AppId, CommitId, Config, DeploymentId, OrgId, ReleaseNumber, Source};
+use crate::error::Failure;
+
+/// What an operation does, and so which steps it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationKind {
+    /// Fetch, plan, build and run the source.
+    Deploy,
+    /// Replace the instance by a fresh one of the live release.
+    Restart,
+    /// Run the live release's image with the app's changed configuration.
+    Config,
+    /// Run an old release again: code and configuration.
+    Rollback,
+    /// Take the route away, then the instance.
+    Stop,
+    /// Run the live release again after a stop.
+    Start,
+    /// Remove everything the app has.
+    Delete,
+}
+
+/// One step of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Resolve the ref and bring the commit here.
+    Fetch,
+    /// Decide how it is built, and whether it was built before.
+    Plan,
+    /// Build the image.
+    Build,
+    /// Start a container.
+    Start,
+    /// Wait until it answers its health check.
+    Verify,
+    /// Write DNS, publish the route, read both back.
+    Route,
+    /// Drain and remove every instance that is not live.
+    Retire,
+    /// Remove images, mirror, logs and records.
+    Purge,
+}
+
+/// The state of an operation, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeploymentState {
+    /// Accepted; no step has begun.
+    Queued,
+    /// Fetching, planning, building, or waiting for a build slot.
+    Building,
+    /// Starting, checking or routing.
+    Starting,
+    /// Stopping or deleting.
+    Stopping,
+    /// Live.
+    Running,
+    /// Stopped, as asked.
+    Stopped,
+    /// Deleted, as asked.
+    Deleted,
+    /// A newer deployment was accepted first.
+    Superseded,
+    /// It failed; what served before still serves.
+    Failed,
+    /// It was cancelled; what served before still serves.
+    Cancelled,
+    /// Its journal holds an event that this version does not know. See `/readyz`.
+    Stuck,
+}
+
+impl DeploymentState {
+    /// True if it will not change any more (a [`Stuck`](Self::Stuck) one waits for an operator).
+    #[must_use]
+    pub fn is_settled(self) -> bool {
+        !matches!(self, Self::Queued | Self::Building | Self::Starting | Self::Stopping)
+    }
+
+    /// True if it did what was asked.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Running | Self::Stopped | Self::Deleted)
+    }
+}
+
+/// What was asked of an operation, as it stood when it was accepted: written once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentSpec {
+    /// The source.
+    pub source: Source,
+    /// The configuration to run with.
+    pub config: Config,
+    /// The release to run again, for every kind that does not build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_release: Option<ReleaseNumber>,
+    /// Build it even if the same tree was built before.
+    #[serde(default)]
+    pub no_cache: bool,
+}
+
+/// An operation as people see it. The journal of the same id is the truth; every commit that changes the
+/// state writes both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its identifier, and the name of its journal.
+    pub id: DeploymentId,
+    /// The owner.
+    pub org: OrgId,
+    /// The app.
+    pub app: AppId,
+    /// What it does.
+    pub kind: OperationKind,
+    /// Where it is.
+    pub state: DeploymentState,
+    /// The step it is at, or ended at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+    /// The commit, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
+    /// True if the image had been built before, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached: Option<bool>,
+    /// The release that it made, once it is live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseNumber>,
+    /// The newer deployment that superseded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<DeploymentId>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it was settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<Timestamp>,
+    /// How long it may be busy, in seconds; waiting in the queue or for a lost engine does not count.
+    pub deadline_seconds: u64,
+}

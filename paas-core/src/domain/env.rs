@@ -1,0 +1,133 @@
+//! Environment variables.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Secret;
+use crate::error::{Error, Result};
+
+/// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`, at most 256 characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EnvName(String);
+
+impl EnvName {
+    /// The longest name.
+    pub const MAX_LENGTH: usize = 256;
+
+    /// The text of it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EnvName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let shown: String = text.chars().take(64).collect();
+        let first_is_digit = text.starts_with(|first: char| first.is_ascii_digit());
+        if text.is_empty() || text.len() > Self::MAX_LENGTH {
+            return Err(Error::invalid(
+                "env_name.parse",
+                "the name of an environment variable has 1 to 256 characters",
+            ));
+        }
+        if first_is_digit || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return Err(Error::invalid(
+                "env_name.parse",
+                format!("{shown:?} is not the name of an environment variable"),
+            )
+            .hint("use letters, digits and '_', not starting with a digit"));
+        }
+        if text == "PORT" {
+            return Err(Error::invalid("env_name.parse", "PORT is set by the platform")
+                .hint("set the app's `port` instead"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for EnvName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<EnvName> for String {
+    fn from(name: EnvName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for EnvName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EnvName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// The environment variables of an app. Every value counts as a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Env(BTreeMap<EnvName, Secret>);
+
+impl Env {
+    /// The most variables one app can have.
+    pub const MAX_VARIABLES: usize = 1000;
+    /// The longest value, in bytes.
+    pub const MAX_VALUE_BYTES: usize = 32 * 1024;
+
+    /// Sets one variable.
+    ///
+    /// # Errors
+    /// `Invalid` when the value has a NUL or is too long, or when there are too many variables.
+    pub fn set(&mut self, name: EnvName, value: Secret) -> Result<()> {
+        let text = value.expose();
+        if text.contains('\0') || text.len() > Self::MAX_VALUE_BYTES {
+            return Err(Error::invalid(
+                "env.set",
+                format!("the value of {name} has a NUL character or is longer than 32 KiB"),
+            ));
+        }
+        if self.0.len() >= Self::MAX_VARIABLES && !self.0.contains_key(&name) {
+            return Err(Error::invalid("env.set", "an app has at most 1000 environment variables"));
+        }
+        self.0.insert(name, value);
+        Ok(())
+    }
+
+    /// Removes one variable, if it is there.
+    pub fn remove(&mut self, name: &EnvName) {
+        self.0.remove(name);
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &EnvName> {
+        self.0.keys()
+    }
+
+    /// Names and values, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&EnvName, &Secret)> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

@@ -1,0 +1,99 @@
+//! The trait of image builders.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::domain::{AppId, DeploymentId, Image, OrgId};
+use crate::error::Result;
+use crate::git::SourceTree;
+use crate::plan::BuildPlan;
+
+/// What makes two builds the same: org, tree, Dockerfile, arguments, platform and the base images' digests.
+/// Never secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BuildKey(pub String);
+
+/// What a build may use. The defaults are the contract's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildLimits {
+    /// How long it may take in all.
+    pub total: Duration,
+    /// How long it may be silent.
+    pub silence: Duration,
+    /// Memory of its steps, in bytes.
+    pub memory_bytes: u64,
+    /// CPU time in thousandths of a core.
+    pub cpu_millis: u32,
+    /// How many bytes of log are kept; the rest is counted.
+    pub log_bytes: u64,
+}
+
+impl Default for BuildLimits {
+    fn default() -> Self {
+        Self {
+            total: Duration::from_secs(15 * 60),
+            silence: Duration::from_secs(5 * 60),
+            memory_bytes: 2 * 1024 * 1024 * 1024,
+            cpu_millis: 2000,
+            log_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// What to build.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// Whose it is.
+    pub org: OrgId,
+    /// For which app.
+    pub app: AppId,
+    /// In which operation.
+    pub deployment: DeploymentId,
+    /// The files.
+    pub tree: Arc<dyn SourceTree>,
+    /// How.
+    pub plan: BuildPlan,
+    /// Do not use what earlier builds left.
+    pub no_cache: bool,
+    /// What it may use.
+    pub limits: BuildLimits,
+}
+
+/// Builds images.
+///
+/// # Flow
+/// `key` names the result, `find` looks whether it is there, `build` makes it. Output and progress go to the
+/// context's log as they come.
+///
+/// # Guarantees
+/// - An image is found by its key only if a build with that key succeeded, within the same org.
+/// - When `build` returns, for whatever reason, no process of it runs any more.
+/// - A failure says whose fault it is: the user's (`BuildFailed`, with the last lines as evidence; the code
+///   `build_limit` when it broke a limit), the registry's or a package index's (upstream), or the engine's.
+///
+/// # Assumptions
+/// The engine is this platform's own to build on; images that do not carry its label are never touched.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait ImageBuilder: Debug + Send + Sync + 'static {
+    /// The key of a request. Reads the base images' digests, so that their security updates arrive.
+    async fn key(&self, context: &Context, request: &BuildRequest) -> Result<BuildKey>;
+
+    /// The image that was built under a key, if it is still there.
+    async fn find(&self, context: &Context, key: &BuildKey) -> Result<Option<Image>>;
+
+    /// Builds, or answers the image that is there already unless the request says `no_cache`.
+    async fn build(&self, context: &Context, request: &BuildRequest, key: &BuildKey) -> Result<Image>;
+
+    /// Removes an image with its labels and tags, unless a container uses it. Removing what is absent succeeds.
+    async fn remove(&self, context: &Context, image: &Image) -> Result<()>;
+
+    /// The images that were built for an app.
+    async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>>;
+}

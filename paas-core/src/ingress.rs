@@ -1,0 +1,65 @@
+//! The trait of ingresses: which instances answer for a host.
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+
+use crate::context::Context;
+use crate::domain::{Generation, HealthCheck, Host, InstanceName, Route};
+use crate::error::Result;
+
+/// What an ingress serves for a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// The generation of the last change, also of a withdrawal.
+    pub generation: Generation,
+    /// The route; `None` after a withdrawal.
+    pub route: Option<Route>,
+}
+
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The check is met.
+    Healthy,
+    /// It is not, and why: for people.
+    Unhealthy(String),
+}
+
+/// Routes requests by host to instances.
+///
+/// # Flow
+/// `publish` switches a host to its new instances, requests in flight end where they are, `drain` waits for them;
+/// `serving` reads back.
+///
+/// # Guarantees
+/// - A change carries a [`Generation`]: one older than what the host has is refused (`Conflict`, code
+///   `stale_generation`), the same one again changes nothing. A withdrawal is a change too.
+/// - When `publish` returns, every live proxy routes new requests by it; no request fails because of the switch.
+/// - The routes outlive the control plane where the ingress is a process of its own.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait Ingress: Debug + Send + Sync + 'static {
+    /// Where people reach an app's host, such as `http://hello.localhost:8080`.
+    fn url(&self, host: &Host) -> String;
+
+    /// Routes a host.
+    async fn publish(&self, context: &Context, route: &Route, generation: Generation) -> Result<()>;
+
+    /// Takes a host away. Withdrawing what is absent succeeds.
+    async fn withdraw(&self, context: &Context, host: &Host, generation: Generation) -> Result<()>;
+
+    /// What every live proxy serves for a host; `None` if it was never routed, or if proxies differ.
+    async fn serving(&self, context: &Context, host: &Host) -> Result<Option<Serving>>;
+
+    /// Returns when no request is in flight to an instance, or when the context's budget is spent: connections that
+    /// never end (WebSockets) are then cut. An instance with routes is not drained: withdraw or replace it first.
+    async fn drain(&self, context: &Context, instance: &InstanceName, address: SocketAddr) -> Result<()>;
+
+    /// Asks an instance its health check once, from where requests will come from.
+    async fn probe(&self, context: &Context, address: SocketAddr, check: &HealthCheck) -> Result<Probe>;
+
+    /// Answers if the ingress does: for readiness.
+    async fn ping(&self, context: &Context) -> Result<()>;
+}

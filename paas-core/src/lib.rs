@@ -1,0 +1,37 @@
+//! An embeddable platform-as-a-service engine: a git repository goes in, a verified live URL comes out, durably.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod clock;
+mod context;
+mod dns;
+mod domain;
+pub mod error;
+mod git;
+mod ids;
+mod image;
+mod ingress;
+mod logs;
+pub mod memory;
+mod plan;
+mod runtime;
+mod seal;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+#[cfg(feature = "testing")]
+pub use clock::TestClock;
+pub use clock::{Clock, SystemClock};
+pub use context::Context;
+pub use dns::*;
+pub use domain::*;
+pub use error::{Error, Failure, Fault, Kind, Result, Retry};
+pub use git::*;
+pub use ids::{Ids, RandomIds};
+pub use image::*;
+pub use ingress::*;
+pub use logs::*;
+pub use plan::*;
+pub use runtime::*;
+pub use seal::{Keyring, Sealed};
+pub use store::*;

@@ -1,0 +1,197 @@
+//! Sealing: secrets in records are ciphertext from the first day.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::domain::Secret;
+use crate::error::{Error, Kind, Result};
+
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+
+/// A secret as a record holds it: XChaCha20-Poly1305 ciphertext that says which key sealed it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The key's identifier: the start of its fingerprint.
+    key: String,
+    /// Nonce and ciphertext, in hexadecimal.
+    data: String,
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Sealed(by {})", self.key)
+    }
+}
+
+/// The keys that seal and open secrets. New secrets are sealed with the first key; every key opens.
+pub struct Keyring {
+    current: String,
+    keys: BTreeMap<String, XChaCha20Poly1305>,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Keyring({} keys)", self.keys.len())
+    }
+}
+
+impl Keyring {
+    /// A keyring of one new random key, which is gone when it is dropped: for tests and in-memory platforms.
+    ///
+    /// # Errors
+    /// `Internal` when the operating system gives no randomness.
+    pub fn ephemeral() -> Result<Self> {
+        Ok(Self::from_keys(&[random_key()?]))
+    }
+
+    /// Reads the keys in `path`, one a line in hexadecimal, the current one first; makes the file, with mode
+    /// 0600, when it does not exist.
+    ///
+    /// # Errors
+    /// `Invalid` when the file holds something else or others may read it; `Internal` when it can't be read or made.
+    pub fn open(path: &Path) -> Result<Self> {
+        let operation = "keyring.open";
+        let text = match read_private(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let text = Zeroizing::new(format!("{}\n", encode_hex(random_key()?.as_slice())));
+                write_private(path, &text).map_err(|error| Error::internal(operation, error))?;
+                text
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Error::invalid(operation, "the file with the master key may be read by others")
+                    .hint(
+                        "chmod 600 the file; if others may have read it, make a new key and put it first",
+                    ));
+            }
+            Err(error) => return Err(Error::internal(operation, error)),
+        };
+        let keys: Option<Vec<_>> = text.lines().map(decode_key).collect();
+        match keys {
+            Some(keys) if !keys.is_empty() => Ok(Self::from_keys(&keys)),
+            _ => Err(Error::invalid(operation, "the file with the master key holds no keys")
+                .hint("each line must be a key of 64 hexadecimal digits; restore the file from its backup")),
+        }
+    }
+
+    fn from_keys(keys: &[Zeroizing<[u8; KEY_BYTES]>]) -> Self {
+        let fingerprint = |key: &[u8]| {
+            use sha2::Digest;
+            encode_hex(&sha2::Sha256::digest(key)[..4])
+        };
+        let current = keys.first().map(|key| fingerprint(key.as_slice())).unwrap_or_default();
+        let keys = keys
+            .iter()
+            .map(|key| (fingerprint(key.as_slice()), XChaCha20Poly1305::new(&Key::from(**key))))
+            .collect();
+        Self { current, keys }
+    }
+
+    /// Seals `secret` for one `purpose`, such as `app_…/env`: it opens for the same purpose only, so that nobody
+    /// can move a sealed secret to where it would be shown.
+    ///
+    /// # Errors
+    /// `Internal` when the operating system gives no randomness.
+    pub fn seal(&self, purpose: &str, secret: &Secret) -> Result<Sealed> {
+        let operation = "keyring.seal";
+        let mut nonce = [0_u8; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(|error| Error::internal(operation, error.to_string()))?;
+        let cipher =
+            self.keys.get(&self.current).ok_or_else(|| Error::internal(operation, "the keyring is empty"))?;
+        let payload = Payload { msg: secret.expose().as_bytes(), aad: purpose.as_bytes() };
+        let ciphertext = cipher
+            .encrypt(&XNonce::from(nonce), payload)
+            .map_err(|error| Error::internal(operation, error.to_string()))?;
+        let data = format!("{}{}", encode_hex(&nonce), encode_hex(&ciphertext));
+        Ok(Sealed { key: self.current.clone(), data })
+    }
+
+    /// Opens what [`seal`](Self::seal) made.
+    ///
+    /// # Errors
+    /// `Internal` when the key is not on this ring, the purpose is another one, or the data was changed.
+    pub fn open_sealed(&self, purpose: &str, sealed: &Sealed) -> Result<Secret> {
+        let failed = |hint: &str| {
+            Error::new(Kind::Internal, "keyring.open_sealed", "a stored secret can't be opened")
+                .hint(hint.to_owned())
+        };
+        let cipher = self
+            .keys
+            .get(&sealed.key)
+            .ok_or_else(|| failed("restore the master key that sealed it").context("key", &sealed.key))?;
+        let damaged =
+            || failed("the stored data was changed or damaged; restore a backup or set the secret again");
+        let data = decode_hex(&sealed.data).ok_or_else(damaged)?;
+        let (nonce, ciphertext) = data.split_first_chunk::<NONCE_BYTES>().ok_or_else(damaged)?;
+        let payload = Payload { msg: ciphertext, aad: purpose.as_bytes() };
+        let plain = cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| damaged())?;
+        String::from_utf8(plain).map(Secret::from).map_err(|_| damaged())
+    }
+}
+
+fn random_key() -> Result<Zeroizing<[u8; KEY_BYTES]>> {
+    let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
+    getrandom::fill(key.as_mut_slice())
+        .map_err(|error| Error::internal("keyring.random", error.to_string()))?;
+    Ok(key)
+}
+
+fn decode_key(line: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
+    let bytes = Zeroizing::new(decode_hex(line.trim())?);
+    bytes.as_slice().try_into().ok().map(Zeroizing::new)
+}
+
+fn encode_hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn decode_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+/// Reads a file that nobody but its owner may read; others' access is `PermissionDenied`.
+fn read_private(path: &Path) -> std::io::Result<Zeroizing<String>> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+            return Err(std::io::ErrorKind::PermissionDenied.into());
+        }
+    }
+    std::fs::read_to_string(path).map(Zeroizing::new)
+}
+
+/// Makes a file that only its owner can read, and puts it on stable storage.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::fs::File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Image builder and container runtime for paas-core on the Docker Engine API.

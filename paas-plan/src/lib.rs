@@ -1,0 +1,1 @@
+//! Reads a source tree and answers how it is built: a plan and a Dockerfile.

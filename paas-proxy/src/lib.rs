@@ -1,0 +1,1 @@
+//! The ingress of paas-core: routes requests by host to instances, in-process or as a process of its own.

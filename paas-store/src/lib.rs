@@ -1,0 +1,1 @@
+//! State and log stores for paas-core: SQLite and plain files.
