@@ -1,10 +1,12 @@
 //! An embeddable platform-as-a-service engine: a git repository goes in, a verified live URL comes out, durably.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backoff;
 mod clock;
 mod context;
 mod dns;
 mod domain;
+mod engine;
 pub mod error;
 mod git;
 mod ids;
@@ -12,9 +14,13 @@ mod image;
 mod ingress;
 mod logs;
 pub mod memory;
+pub mod pipeline;
 mod plan;
+mod platform;
+mod records;
 mod runtime;
 mod seal;
+mod settings;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -22,6 +28,7 @@ pub mod testing;
 #[cfg(feature = "testing")]
 pub use clock::TestClock;
 pub use clock::{Clock, SystemClock};
+pub use backoff::Backoff;
 pub use context::Context;
 pub use dns::*;
 pub use domain::*;
@@ -32,6 +39,9 @@ pub use image::*;
 pub use ingress::*;
 pub use logs::*;
 pub use plan::*;
+pub use platform::*;
+pub use records::Versioned;
 pub use runtime::*;
 pub use seal::{Keyring, Sealed};
+pub use settings::{AddressPool, Settings};
 pub use store::*;
