@@ -221,7 +221,7 @@ impl State {
         if is_foreign || places.len() as u64 != append.expect {
             return Err(changed_meanwhile());
         }
-        let first = Position(self.events.len() as u64 + 1);
+        let first = if append.events.is_empty() { 0 } else { self.events.len() as u64 + 1 };
         for (number, body) in (append.expect + 1..).zip(append.events) {
             places.push(self.events.len());
             let event = StoredEvent {
@@ -234,7 +234,7 @@ impl State {
             self.events.push((append.scope.clone(), event));
             undo.push(Undo::Event);
         }
-        Ok(first)
+        Ok(Position(first))
     }
 
     fn change_lease(&mut self, change: LeaseChange, now: Timestamp, undo: &mut Vec<Undo>) -> Result<()> {

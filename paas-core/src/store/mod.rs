@@ -70,7 +70,8 @@ fn is_key(text: &str) -> bool {
 pub struct Committed {
     /// The new version of each written record, in the order of the batch; 0 for a removal.
     pub versions: Vec<u64>,
-    /// The position of the first event of each append, in the order of the batch; those behind it follow it.
+    /// The position of the first event of each append, in the order of the batch; those behind it follow it. 0 for
+    /// an append without events, which only checks the version.
     pub positions: Vec<Position>,
 }
 
