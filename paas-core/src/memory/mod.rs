@@ -8,3 +8,7 @@ mod log_store;
 mod plan;
 mod runtime;
 mod state_store;
+mod tree;
+
+pub use git::MemoryGit;
+pub use tree::{MemoryFiles, MemoryTree};
