@@ -1,5 +1,8 @@
 //! The trait of git providers, and of the trees they bring.
 
+mod listing;
+mod tar;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -11,6 +14,10 @@ use futures::stream::BoxStream;
 use crate::context::Context;
 use crate::domain::{CommitId, GitRef, GitUrl, OrgId, RootDirectory, Secret, TreeId};
 use crate::error::Result;
+
+pub use listing::TreeListing;
+pub(crate) use listing::unsafe_path;
+pub use tar::{TAR_END, tar_header, tar_padding};
 
 /// A repository as somebody is allowed to read it.
 #[derive(Clone, Debug)]

@@ -10,3 +10,7 @@ mod runtime;
 mod state_store;
 
 pub use state_store::MemoryStore;
+mod tree;
+
+pub use git::MemoryGit;
+pub use tree::{MemoryFiles, MemoryTree};
