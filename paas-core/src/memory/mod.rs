@@ -8,3 +8,5 @@ mod log_store;
 mod plan;
 mod runtime;
 mod state_store;
+
+pub use plan::MemoryPlanner;
