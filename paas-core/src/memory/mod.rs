@@ -14,3 +14,4 @@ mod tree;
 
 pub use git::MemoryGit;
 pub use tree::{MemoryFiles, MemoryTree};
+pub use plan::MemoryPlanner;
