@@ -6,6 +6,7 @@ mod context;
 mod dns;
 mod domain;
 pub mod error;
+mod fingerprint;
 mod git;
 mod ids;
 mod image;
