@@ -8,6 +8,7 @@ mod dns;
 mod domain;
 mod engine;
 pub mod error;
+mod fingerprint;
 mod git;
 mod ids;
 mod image;

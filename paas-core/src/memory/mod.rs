@@ -2,6 +2,7 @@
 
 mod dns;
 mod git;
+mod host;
 mod image;
 mod ingress;
 mod log_store;
@@ -15,3 +16,6 @@ mod tree;
 pub use git::MemoryGit;
 pub use tree::{MemoryFiles, MemoryTree};
 pub use plan::MemoryPlanner;
+pub use host::{MemoryHost, Program, ProgramExit, Script};
+pub use image::MemoryBuilder;
+pub use runtime::MemoryRuntime;
