@@ -8,3 +8,6 @@ mod log_store;
 mod plan;
 mod runtime;
 mod state_store;
+
+pub use dns::MemoryDns;
+pub use ingress::{MemoryAnswer, MemoryIngress, MemoryRequest};
