@@ -19,3 +19,5 @@ pub use plan::MemoryPlanner;
 pub use host::{MemoryHost, Program, ProgramExit, Script};
 pub use image::MemoryBuilder;
 pub use runtime::MemoryRuntime;
+pub use dns::MemoryDns;
+pub use ingress::{MemoryAnswer, MemoryIngress, MemoryRequest};
