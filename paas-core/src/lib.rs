@@ -1,6 +1,7 @@
 //! An embeddable platform-as-a-service engine: a git repository goes in, a verified live URL comes out, durably.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backoff;
 mod clock;
 mod context;
 mod dns;
@@ -12,13 +13,18 @@ mod image;
 mod ingress;
 mod logs;
 pub mod memory;
+mod metrics;
+#[cfg(feature = "mock")]
+pub mod mock;
 mod plan;
 mod runtime;
 mod seal;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod wrap;
 
+pub use backoff::Backoff;
 #[cfg(feature = "testing")]
 pub use clock::TestClock;
 pub use clock::{Clock, SystemClock};
@@ -31,6 +37,7 @@ pub use ids::{Ids, RandomIds};
 pub use image::*;
 pub use ingress::*;
 pub use logs::*;
+pub use metrics::{CallSample, Metrics, Outcome};
 pub use plan::*;
 pub use runtime::*;
 pub use seal::{Keyring, Sealed};
