@@ -16,6 +16,9 @@ mod ingress;
 mod logs;
 pub mod memory;
 pub mod pipeline;
+mod metrics;
+#[cfg(feature = "mock")]
+pub mod mock;
 mod plan;
 mod platform;
 mod records;
@@ -25,7 +28,9 @@ mod settings;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod wrap;
 
+pub use backoff::Backoff;
 #[cfg(feature = "testing")]
 pub use clock::TestClock;
 pub use clock::{Clock, SystemClock};
@@ -39,6 +44,7 @@ pub use ids::{Ids, RandomIds};
 pub use image::*;
 pub use ingress::*;
 pub use logs::*;
+pub use metrics::{CallSample, Metrics, Outcome};
 pub use plan::*;
 pub use platform::*;
 pub use records::Versioned;
