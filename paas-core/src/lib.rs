@@ -34,7 +34,6 @@ pub use backoff::Backoff;
 #[cfg(feature = "testing")]
 pub use clock::TestClock;
 pub use clock::{Clock, SystemClock};
-pub use backoff::Backoff;
 pub use context::Context;
 pub use dns::*;
 pub use domain::*;
@@ -45,6 +44,7 @@ pub use image::*;
 pub use ingress::*;
 pub use logs::*;
 pub use metrics::{CallSample, Metrics, Outcome};
+pub use pipeline::{Event, Recorded};
 pub use plan::*;
 pub use platform::*;
 pub use records::Versioned;

@@ -124,9 +124,3 @@ impl Subnet {
         (first + 2..first + size - 1).map(Ipv4Addr::from)
     }
 }
-
-impl std::fmt::Display for Subnet {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}/{}", self.address, self.prefix)
-    }
-}

@@ -63,11 +63,6 @@ impl Journal {
         Ok(Some(Self { services, lease, scope, stream, spec: spec.value, state, deployment, status }))
     }
 
-    /// The operation's record as of the last read or commit.
-    pub(crate) fn deployment(&self) -> &Deployment {
-        &self.deployment.value
-    }
-
     /// The app's status as of the last read or commit.
     pub(crate) fn status(&self) -> &AppStatus {
         &self.status.value

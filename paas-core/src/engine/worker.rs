@@ -338,7 +338,7 @@ impl Drive<'_> {
                 Attended::Done(Ok(writes)) => (Event::UndoFinished { step }, writes),
                 Attended::Done(Err(error)) if error.is_transient() && attempt < UNDO_TRIES => {
                     let random = self.services().ids.random();
-                    let delay = self.services().settings.retry.backoff.delay(attempt, random, None);
+                    let delay = self.services().settings.retry.backoff.delay(attempt - 1, random, None);
                     self.services().clock.sleep(delay).await;
                     continue;
                 }

@@ -58,7 +58,7 @@ impl RetryPolicy {
         };
         let at = |delay: Duration| now.checked_add(delay).unwrap_or(Timestamp::MAX);
         if error.whose() == Fault::Platform && error.kind() == Kind::Unavailable && error.is_transient() {
-            let delay = self.backoff.delay(state.outages + 1, random, retry_after);
+            let delay = self.backoff.delay(state.outages, random, retry_after);
             return Some(RetryPlan { from: step, attempt, at: at(delay) });
         }
         let is_start = matches!(step, Step::Start | Step::Verify);
@@ -71,7 +71,7 @@ impl RetryPolicy {
         } else {
             return None;
         };
-        let delay = self.backoff.delay(tried, random, retry_after);
+        let delay = self.backoff.delay(tried.saturating_sub(1), random, retry_after);
         if tried >= allowed || state.busy + delay >= self.deadline {
             return None;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Inner, Platform};
 use crate::clock::{Clock, SystemClock};
-use crate::dns::DnsService;
+use crate::dns::{DnsService, TransparentDns};
 use crate::engine::{Collector, Effects, Engine, Hub, Services};
 use crate::error::{Error, Result};
 use crate::git::GitProvider;
@@ -13,7 +13,7 @@ use crate::image::ImageBuilder;
 use crate::ingress::Ingress;
 use crate::logs::LogStore;
 use crate::memory::{
-    MemoryBuilder, MemoryGit, MemoryIngress, MemoryLogStore, MemoryPlanner, MemoryRuntime, MemoryStore, TransparentDns,
+    MemoryBuilder, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryPlanner, MemoryRuntime, MemoryStore,
 };
 use crate::plan::Planner;
 use crate::runtime::ContainerRuntime;
@@ -42,8 +42,8 @@ macro_rules! part {
     ($(#[$documentation:meta])* $field:ident: $port:ident) => {
         $(#[$documentation])*
         #[must_use]
-        pub fn $field(mut self, $field: impl $port) -> Self {
-            self.$field = Some(Arc::new($field));
+        pub fn $field(mut self, $field: Arc<dyn $port>) -> Self {
+            self.$field = Some($field);
             self
         }
     };
@@ -115,13 +115,14 @@ impl PlatformBuilder {
                 .hint("open one with Keyring::open: secrets could not be read after a restart"));
         }
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let host = MemoryHost::new(clock.clone());
         let services = Arc::new(Services {
             store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(clock.clone()))),
             git: self.git.unwrap_or_else(|| Arc::new(MemoryGit::default())),
-            planner: self.planner.unwrap_or_else(|| Arc::new(MemoryPlanner::default())),
-            builder: self.image_builder.unwrap_or_else(|| Arc::new(MemoryBuilder::default())),
-            runtime: self.runtime.unwrap_or_else(|| Arc::new(MemoryRuntime::default())),
-            dns: self.dns.unwrap_or_else(|| Arc::new(TransparentDns::default())),
+            planner: self.planner.unwrap_or_else(|| Arc::new(MemoryPlanner)),
+            builder: self.image_builder.unwrap_or_else(|| Arc::new(MemoryBuilder::new(host.clone()))),
+            runtime: self.runtime.unwrap_or_else(|| Arc::new(MemoryRuntime::new(host))),
+            dns: self.dns.unwrap_or_else(|| Arc::new(TransparentDns)),
             ingress: self.ingress.unwrap_or_else(|| Arc::new(MemoryIngress::default())),
             logs: self.logs.unwrap_or_else(|| Arc::new(MemoryLogStore::new(clock.clone()))),
             ids: self.ids.unwrap_or_else(|| Arc::new(RandomIds::new(clock.clone()))),
