@@ -49,8 +49,8 @@ pub struct ChaosPlan {
     pub hang_percent: u8,
     /// The most by which a call comes late.
     pub longest_delay: Duration,
-    /// What certain calls meet, whatever the dice say.
-    scripted: BTreeMap<(&'static str, u64), Mischief>,
+    /// What certain calls meet, by operation and number from 1, whatever the dice say.
+    pub scripted: BTreeMap<(&'static str, u64), Mischief>,
 }
 
 impl ChaosPlan {

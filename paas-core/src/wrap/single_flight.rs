@@ -53,7 +53,11 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
         }
         let result = make.await;
         match &result {
-            Ok(value) if keep(value) => self.stored.insert(key, value.clone()).await,
+            Ok(value) if keep(value) => {
+                self.stored.insert(key, value.clone()).await;
+                // Otherwise it evicts by and by, following the machine's clock.
+                self.stored.run_pending_tasks().await;
+            }
             Ok(_) => {}
             Err(error) => {
                 let is_own = error.kind() == Kind::Cancelled
