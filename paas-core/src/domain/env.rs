@@ -28,7 +28,8 @@ impl FromStr for EnvName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let shown: String = text.chars().take(64).collect();
+        // Somebody may have typed `NAME=value`: the value is not repeated.
+        let shown: String = text.chars().take_while(|c| *c != '=').take(64).collect();
         let first_is_digit = text.starts_with(|first: char| first.is_ascii_digit());
         if text.is_empty() || text.len() > Self::MAX_LENGTH {
             return Err(Error::invalid(

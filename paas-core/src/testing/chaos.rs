@@ -180,9 +180,9 @@ impl<T> Chaos<T> {
             Error::new(Kind::Unavailable, operation, "a fault was injected").code("chaos").fault(verb.fault)
         };
         // Until the adapter is reached nothing runs, so that these waits may be dropped.
-        let wait = async |wait: BoxFuture<'static, Result<()>>| match context {
-            Some(context) => context.run(operation, wait).await,
-            None => wait.await,
+        let wait = async |waiting: BoxFuture<'static, Result<()>>| match context {
+            Some(context) => context.run(operation, waiting).await,
+            None => waiting.await,
         };
         match self.meet(operation) {
             None => call.await,

@@ -19,6 +19,12 @@ fn a_name_that_no_shell_could_set_is_invalid() {
 }
 
 #[test]
+fn a_value_typed_into_the_name_is_not_repeated() {
+    let error = "PASSWORD=hunter2".parse::<EnvName>().unwrap_err();
+    assert!(error.message().contains("PASSWORD") && !format!("{error:?}").contains("hunter2"), "{error:?}");
+}
+
+#[test]
 fn the_port_is_set_by_the_platform() {
     let error = "PORT".parse::<EnvName>().unwrap_err();
     assert!(error.hinted().unwrap().contains("port"), "{error:?}");

@@ -1,6 +1,7 @@
 //! The domain types refuse what the contract refuses, and keep what they promise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod context;
 mod egress;
 mod env;
 mod error;

@@ -104,6 +104,19 @@ async fn the_caller_s_cancellation_is_no_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_caller_s_cancellation_stays_one_when_cleaning_up_takes_long() {
+    let dns = Scripted::new(async |context: Context, _| {
+        context.cancellation().cancelled().await;
+        context.clock().sleep(65 * SECOND).await;
+        Err(Error::cancelled("dns.set"))
+    });
+    let context = context();
+    context.cancel();
+    let error = timeout(dns).set(&context, &records()).await.unwrap_err();
+    assert_eq!((error.kind(), seconds(&context)), (Kind::Cancelled, 65));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_adapter_s_own_error_is_passed_on() {
     let dns = Scripted::new(async |_, _| Err(unavailable().code("down")));
     let error = timeout(dns).set(&context(), &records()).await.unwrap_err();
