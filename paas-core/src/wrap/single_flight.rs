@@ -90,6 +90,11 @@ impl<V: Clone + Send + Sync + 'static> SingleFlight<V> {
         result
     }
 
+    /// Lets go of everything stored.
+    pub(super) fn clear(&self) {
+        self.stored.invalidate_all();
+    }
+
     /// Comes aboard the flight for `key`, or starts it.
     fn board(&self, key: Key) -> Rider<'_> {
         let mut flights = lock(&self.flights);
