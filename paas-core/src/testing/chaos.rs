@@ -49,8 +49,8 @@ pub struct ChaosPlan {
     pub hang_percent: u8,
     /// The most by which a call comes late.
     pub longest_delay: Duration,
-    /// What certain calls meet, whatever the dice say.
-    scripted: BTreeMap<(&'static str, u64), Mischief>,
+    /// What certain calls meet, by operation and number from 1, whatever the dice say.
+    pub scripted: BTreeMap<(&'static str, u64), Mischief>,
 }
 
 impl ChaosPlan {
@@ -180,9 +180,9 @@ impl<T> Chaos<T> {
             Error::new(Kind::Unavailable, operation, "a fault was injected").code("chaos").fault(verb.fault)
         };
         // Until the adapter is reached nothing runs, so that these waits may be dropped.
-        let wait = async |wait: BoxFuture<'static, Result<()>>| match context {
-            Some(context) => context.run(operation, wait).await,
-            None => wait.await,
+        let wait = async |waiting: BoxFuture<'static, Result<()>>| match context {
+            Some(context) => context.run(operation, waiting).await,
+            None => waiting.await,
         };
         match self.meet(operation) {
             None => call.await,

@@ -25,14 +25,15 @@ use crate::image::{BuildKey, BuildRequest, ImageBuilder};
 /// - `forget` and `remove` make everything kept so far unreachable, also what is being brought at that moment.
 ///
 /// # Assumptions
-/// - A tree can be read as long as somebody holds it, as its trait says.
+/// - A tree can be read as long as somebody holds it, whatever becomes of what it was fetched into. An adapter for
+///   which this does not hold is not given this wrapper.
 /// - Somebody else may delete an image behind the builder's back. So it is believed for at most
 ///   [`MAX_IMAGE_AGE`](Self::MAX_IMAGE_AGE), and `build` always asks the builder.
 #[derive(Debug)]
 pub struct Cache<T, V> {
     inner: T,
     entries: SingleFlight<V>,
-    /// Part of every key: a new epoch leaves the entries of the old one to be evicted.
+    /// Part of every key: what is stored late, by a call that began before a removal, is not found after it.
     epoch: AtomicU64,
 }
 
@@ -70,16 +71,17 @@ impl<T, V: Clone + Send + Sync + 'static> Cache<T, V> {
     }
 
     /// Ends the epoch when the answer is dropped: after what may have removed something, however far it came.
-    fn ending_epoch(&self) -> EndingEpoch<'_> {
-        EndingEpoch(&self.epoch)
+    fn ending_epoch(&self) -> EndingEpoch<'_, T, V> {
+        EndingEpoch(self)
     }
 }
 
-struct EndingEpoch<'a>(&'a AtomicU64);
+struct EndingEpoch<'a, T, V: Clone + Send + Sync + 'static>(&'a Cache<T, V>);
 
-impl Drop for EndingEpoch<'_> {
+impl<T, V: Clone + Send + Sync + 'static> Drop for EndingEpoch<'_, T, V> {
     fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        self.0.entries.clear();
     }
 }
 

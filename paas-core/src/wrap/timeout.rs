@@ -90,8 +90,10 @@ impl<T: Send + Sync> Pass for Timeout<T> {
         tokio::select! {
             biased;
             result = &mut call => return result,
-            () = context.clock().sleep(limit) => context.cancel(),
+            () = context.clock().sleep(limit) => {}
         }
+        let is_callers_wish = context.is_cancelled();
+        context.cancel();
         let timeout = Error::new(
             Kind::Timeout,
             verb.operation,
@@ -101,7 +103,7 @@ impl<T: Send + Sync> Pass for Timeout<T> {
         tokio::select! {
             biased;
             result = call => match result {
-                Err(error) if error.kind() == Kind::Cancelled => Err(timeout.source(error)),
+                Err(error) if error.kind() == Kind::Cancelled && !is_callers_wish => Err(timeout.source(error)),
                 result => result,
             },
             () = context.clock().sleep(self.policy.grace) => Err(timeout),
