@@ -385,14 +385,17 @@ async fn an_instance_that_died_with_the_host_is_started_again() {
     let name = world.host.instances()[0].name.clone();
     world.host.crash(&name, 137);
     let platform = world.platform().await;
-    loop {
-        let view = platform.apps().get("hello").await.unwrap();
-        let replaced = view.status.instance.is_some_and(|instance| instance.name != name);
-        if replaced && view.active.is_none() {
-            break;
+    let replaced = async {
+        loop {
+            let view = platform.apps().get("hello").await.unwrap();
+            let is_replaced = view.status.instance.is_some_and(|instance| instance.name != name);
+            if is_replaced && view.active.is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), replaced).await.unwrap();
     assert_eq!(world.host.instances().len(), 1);
     assert!(world.host.instances()[0].is_running());
 }

@@ -93,7 +93,7 @@ impl Effects {
         let spec = work.spec;
         let next = ReleaseNumber(work.status.last_release.0 + 1);
         let runs_again = matches!(spec.kind, OperationKind::Restart | OperationKind::Start);
-        let Some(number) = spec.from_release.filter(|_| runs_again) else { return Ok(next) };
+        let Some(number) = work.status.live.filter(|_| runs_again) else { return Ok(next) };
         let scope = Scope::Org(spec.org.clone());
         let release: Option<Versioned<Release>> =
             self.services.records().get(&scope, &release_id(&spec.app, number)).await?;

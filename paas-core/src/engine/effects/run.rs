@@ -37,8 +37,9 @@ impl Effects {
             let port = spec.config.port.or(image.port).or(outputs.planned_port).unwrap_or(Port::DEFAULT);
             return Ok(Target { commit: commit.clone(), image: image.clone(), port });
         }
-        let number = spec.from_release.ok_or_else(|| {
-            Error::internal("effects.target", "an operation without a build names no release")
+        // What is live is known only now: a deployment ahead of this operation may have brought a newer release.
+        let number = spec.from_release.or(work.status.live).ok_or_else(|| {
+            Error::internal("effects.target", "an operation without a build has no release to run")
         })?;
         let id = release_id(&spec.app, number);
         let release: Option<Versioned<Release>> =
