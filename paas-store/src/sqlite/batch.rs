@@ -144,12 +144,17 @@ impl<'c> Session<'c> {
         self.savepoint.execute([])?;
         let undo_mark = self.undo.len();
         let result = self.apply_parts(batch, now);
-        if let Err(Failure::Refused(_)) = &result {
-            for append in &batch.appends {
-                self.heads.remove(&append.stream);
+        match &result {
+            Ok(_) => {}
+            // The savepoint went with the transaction.
+            Err(Failure::Lost(_)) => return result,
+            Err(Failure::Refused(_)) => {
+                for append in &batch.appends {
+                    self.heads.remove(&append.stream);
+                }
+                self.restore_agenda(undo_mark);
+                self.connection.execute_batch("ROLLBACK TO batch")?;
             }
-            self.restore_agenda(undo_mark);
-            self.connection.execute_batch("ROLLBACK TO batch")?;
         }
         self.release.execute([])?;
         result
