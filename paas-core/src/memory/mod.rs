@@ -9,4 +9,5 @@ mod plan;
 mod runtime;
 mod state_store;
 
+pub use log_store::MemoryLogStore;
 pub use state_store::MemoryStore;
