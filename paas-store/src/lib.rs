@@ -25,6 +25,8 @@
 //! # }
 //! ```
 
+mod logs;
 mod sqlite;
 
+pub use logs::{FileLogOptions, FileLogStore};
 pub use sqlite::{SqliteOptions, SqliteStore};

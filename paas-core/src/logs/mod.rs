@@ -57,11 +57,12 @@ impl NewLogLine {
 
     /// The line as a store keeps it behind the line `last` (its time and number), for those who implement one.
     ///
-    /// Its time is that of the engine or `now`, and strictly later than the last one's. Line ends become visible
+    /// Its time is that of the engine (not later than `now`, nor before 1970) or `now`, and strictly later than the
+    /// last one's. Line ends become visible
     /// escapes; a text that is too long is cut and says so.
     #[must_use]
     pub fn into_stored(self, last: Option<(Timestamp, u64)>, now: Timestamp) -> LogLine {
-        let at = self.at.unwrap_or(now);
+        let at = self.at.unwrap_or(now).min(now).max(Timestamp::UNIX_EPOCH);
         let (at, sequence) = match last {
             None => (at, 1),
             Some((last, number)) => {
