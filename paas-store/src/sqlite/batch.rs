@@ -141,6 +141,10 @@ impl<'c> Session<'c> {
 
     /// Applies a batch within the transaction, all of it or nothing.
     pub(super) fn apply(&mut self, batch: &Batch, now: Timestamp) -> Result<Committed> {
+        self.check(batch, now)?;
+        if is_decided_by_its_first_change(batch) {
+            return self.apply_parts(batch, now);
+        }
         self.savepoint.execute([])?;
         let undo_mark = self.undo.len();
         let result = self.apply_parts(batch, now);
@@ -158,6 +162,21 @@ impl<'c> Session<'c> {
         }
         self.release.execute([])?;
         result
+    }
+
+    /// Checks the conditions that need no change: the fence, and the first append and lease change.
+    fn check(&mut self, batch: &Batch, now: Timestamp) -> Result<()> {
+        let released = batch.leases.first().and_then(|change| match change {
+            LeaseChange::Release { lease, .. } => Some(lease),
+            LeaseChange::Schedule { .. } => None,
+        });
+        if batch.fence.iter().chain(released).any(|lease| !self.agenda.holds(lease, now)) {
+            return Err(Failure::Refused(fenced(COMMIT)));
+        }
+        if let Some(append) = batch.appends.first() {
+            self.head(append)?;
+        }
+        Ok(())
     }
 
     /// Removes expired records.
@@ -180,9 +199,6 @@ impl<'c> Session<'c> {
     }
 
     fn apply_parts(&mut self, batch: &Batch, now: Timestamp) -> Result<Committed> {
-        if batch.fence.as_ref().is_some_and(|lease| !self.agenda.holds(lease, now)) {
-            return Err(Failure::Refused(fenced(COMMIT)));
-        }
         let mut committed = Committed {
             versions: Vec::with_capacity(batch.writes.len()),
             positions: Vec::with_capacity(batch.appends.len()),
@@ -307,32 +323,41 @@ impl<'c> Session<'c> {
     }
 
     fn append(&mut self, append: &Append) -> Result<Position> {
-        let stream = append.stream.as_str();
+        let (stream, scope, at) = (append.stream.as_str(), append.scope.as_str(), nanoseconds(append.at));
+        let mut version = self.head(append)?;
+        let mut first = 0;
+        for body in &append.events {
+            version += 1;
+            let position = self.insert_event.insert(params![stream, version, scope, at, body])?;
+            if first == 0 {
+                first = position;
+            }
+        }
+        if let Some(head) = self.heads.get_mut(&append.stream) {
+            *head = (version, append.scope.clone());
+        }
+        Ok(Position(first.unsigned_abs()))
+    }
+
+    /// The stream's last version, which is the expected one.
+    fn head(&mut self, append: &Append) -> Result<u64> {
         if !self.heads.contains_key(&append.stream) {
             let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Owner>(1)?.0));
-            let head = self.select_head.query_row([stream], read).optional()?;
+            let head = self.select_head.query_row([append.stream.as_str()], read).optional()?;
             if self.heads.len() >= HEADS {
                 self.heads.clear();
             }
             self.heads.insert(append.stream.clone(), head.unwrap_or_else(|| (0, append.scope.clone())));
         }
-        let Some((version, owner)) = self.heads.get_mut(&append.stream) else {
-            return Err(changed_meanwhile());
-        };
-        if *version != append.expect || *owner != append.scope {
-            return Err(changed_meanwhile());
-        }
-        let at = nanoseconds(append.at);
-        let mut first = 0;
-        for body in &append.events {
-            *version += 1;
-            let position =
-                self.insert_event.insert(params![stream, *version, append.scope.as_str(), at, body])?;
-            if first == 0 {
-                first = position;
+        match self.heads.get(&append.stream) {
+            // An empty stream is anybody's.
+            Some((version, owner))
+                if *version == append.expect && (*version == 0 || *owner == append.scope) =>
+            {
+                Ok(*version)
             }
+            _ => Err(changed_meanwhile()),
         }
-        Ok(Position(first.unsigned_abs()))
     }
 
     fn change_lease(&mut self, change: &LeaseChange, now: Timestamp) -> Result<()> {
@@ -372,6 +397,16 @@ impl<'c> Session<'c> {
         self.undo.push((key.clone(), before));
         Ok(())
     }
+}
+
+/// True if only the first change can still be refused, once the conditions of [`Session::check`] hold: at most one
+/// change of each sort, and no put, which may find its unique keys taken. Such a batch, every step of an operation,
+/// needs no savepoint, for which SQLite would copy each page that it changes.
+fn is_decided_by_its_first_change(batch: &Batch) -> bool {
+    batch.writes.len() <= 1
+        && batch.appends.len() <= 1
+        && batch.leases.len() <= 1
+        && !batch.writes.iter().any(|write| matches!(write, Write::Put { .. }))
 }
 
 fn require(expect: Expect, row: Option<&Row>) -> Result<()> {
