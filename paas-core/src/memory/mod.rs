@@ -11,4 +11,4 @@ mod state_store;
 mod tree;
 
 pub use git::MemoryGit;
-pub use tree::{MemoryFiles, MemoryTree};
+pub use tree::{MemoryFile, MemoryFiles, MemoryTree};
