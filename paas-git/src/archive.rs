@@ -70,6 +70,7 @@ impl Members {
     /// The next bytes of the archive; none at its end.
     fn batch(&mut self) -> Result<Bytes> {
         let mut bytes = BytesMut::with_capacity(BATCH_BYTES);
+        let reader = self.objects.reader();
         while let Some(entry) = self.entries.get(self.next)
             && bytes.len() < BATCH_BYTES
         {
@@ -80,7 +81,7 @@ impl Members {
             }
             bytes.extend_from_slice(&tar_header(entry));
             if let EntryKind::File { size, .. } = entry.kind {
-                bytes.extend_from_slice(&self.objects.read(OPERATION, index)?);
+                bytes.extend_from_slice(&reader.read(OPERATION, index)?);
                 bytes.extend_from_slice(tar_padding(size));
             }
         }

@@ -80,13 +80,26 @@ impl std::fmt::Debug for Objects {
 }
 
 impl Objects {
-    /// The bytes of the entry at `index`, which is a file.
-    pub(crate) fn read(&self, operation: &'static str, index: usize) -> Result<Bytes> {
-        let mut handle = self.store.to_handle_arc();
+    /// Reads several; each thread needs its own.
+    pub(crate) fn reader(&self) -> Reader {
+        let mut handle = gix::odb::Cache::from(self.store.to_handle_arc());
         handle.refresh_never();
+        Reader { handle, ids: self.ids.clone() }
+    }
+}
+
+/// Reads objects, on one thread.
+pub(crate) struct Reader {
+    handle: gix::odb::HandleArc,
+    ids: Arc<Vec<ObjectId>>,
+}
+
+impl Reader {
+    /// The bytes of the entry at `index`, which is a file.
+    pub(crate) fn read(&self, operation: &'static str, index: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        handle.find_blob(&self.ids[index], &mut bytes).map_err(paas_core::error::map(operation))?;
-        Ok(bytes.into())
+        self.handle.find_blob(&self.ids[index], &mut bytes).map_err(paas_core::error::map(operation))?;
+        Ok(bytes)
     }
 }
 
@@ -259,10 +272,10 @@ impl SourceTree for GitTree {
             EntryKind::File { .. } => {
                 let _permit = self.working.acquire().await.map_err(paas_core::error::map(OPERATION))?;
                 let objects = self.objects.clone();
-                tokio::task::spawn_blocking(move || objects.read(OPERATION, index))
+                tokio::task::spawn_blocking(move || objects.reader().read(OPERATION, index))
                     .await
                     .map_err(paas_core::error::map(OPERATION))?
-                    .map(Some)
+                    .map(|bytes| Some(bytes.into()))
             }
             _ => Ok(None),
         }

@@ -295,6 +295,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
 }
 
 async fn converse(connection: TcpStream, shared: Arc<Shared>) {
+    // Small answers leave at once instead of waiting for an acknowledgement.
+    let _ = connection.set_nodelay(true);
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move {
