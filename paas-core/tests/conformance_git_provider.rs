@@ -1,5 +1,6 @@
 //! The in-memory git provider keeps every promise of the trait.
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

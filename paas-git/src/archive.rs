@@ -21,35 +21,35 @@ pub(crate) fn stream(
     entries: Arc<Vec<TreeEntry>>,
     objects: Objects,
     include: PathFilter,
-    working: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
 ) -> BoxStream<'static, Result<Bytes>> {
     let members = Members { entries, objects, include, next: 0, is_ended: false };
-    let first = State::Ready { members, working };
+    let first = State::Ready { members, readers };
     stream::try_unfold(first, |state| async move {
-        let (batch, working) = match state {
-            State::Ready { members, working } => (start(members, &working).await?, working),
-            State::Making { batch, working } => (batch, working),
+        let (batch, readers) = match state {
+            State::Ready { members, readers } => (start(members, &readers).await?, readers),
+            State::Making { batch, readers } => (batch, readers),
         };
         let (members, bytes) = batch.await.map_err(error::map(OPERATION))?;
         let bytes = bytes?;
         if bytes.is_empty() {
             return Ok(None);
         }
-        let batch = start(members, &working).await?;
-        Ok(Some((bytes, State::Making { batch, working })))
+        let batch = start(members, &readers).await?;
+        Ok(Some((bytes, State::Making { batch, readers })))
     })
     .boxed()
 }
 
 enum State {
-    Ready { members: Members, working: Arc<Semaphore> },
-    Making { batch: Batch, working: Arc<Semaphore> },
+    Ready { members: Members, readers: Arc<Semaphore> },
+    Making { batch: Batch, readers: Arc<Semaphore> },
 }
 
 type Batch = JoinHandle<(Members, Result<Bytes>)>;
 
-async fn start(mut members: Members, working: &Arc<Semaphore>) -> Result<Batch> {
-    let permit = working.clone().acquire_owned().await.map_err(error::map(OPERATION))?;
+async fn start(mut members: Members, readers: &Arc<Semaphore>) -> Result<Batch> {
+    let permit = readers.clone().acquire_owned().await.map_err(error::map(OPERATION))?;
     Ok(spawn_blocking(move || {
         let bytes = members.batch();
         drop(permit);

@@ -7,6 +7,11 @@ use paas_core::{Error, Fault, Kind, Retry};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
+/// The code of what a server sent, and nobody can read. Sometimes it is the mirror that is at fault.
+pub(crate) const UNREADABLE: &str = "unreadable_pack";
+/// What is said of a file past the limit.
+pub(crate) const LARGE_FILE: &str = "a file of it is larger than the platform takes";
+
 /// A cause that is the adapter's own.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cause {
@@ -112,10 +117,9 @@ pub(crate) fn from_gix(operation: &'static str, error: gix::Error) -> Error {
     if error.downcast_any_ref::<io::Error>().is_some_and(is_local) {
         return disk(operation, io::Error::other(format!("{error:?}")));
     }
-    let text = format!("{error:?}");
-    if text.contains("llocation limit") {
-        return too_large(operation, "a file of it is larger than the platform takes")
-            .source(Cause::Git(text));
+    let cause = Cause::Git(format!("{error:?}"));
+    if error.is_resource_exhausted() {
+        return too_large(operation, LARGE_FILE).source(cause);
     }
-    unavailable(operation, "the git server sent what cannot be read", Cause::Git(text))
+    unavailable(operation, "the git server sent what cannot be read", cause).code(UNREADABLE)
 }

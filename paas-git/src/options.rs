@@ -39,8 +39,11 @@ pub struct GitLimits {
     pub depth: usize,
     /// The most packs of a mirror; it is made anew when it has this many.
     pub mirror_packs: usize,
-    /// The most calls that read or write repositories at one time.
-    pub concurrency: usize,
+    /// The most threads that read mirrors at one time.
+    pub readers: usize,
+    /// The most calls to servers at one time. Each waits on a thread of its own, and slow servers hold none of the
+    /// [`readers`](Self::readers).
+    pub calls: usize,
 }
 
 impl Default for GitLimits {
@@ -56,7 +59,8 @@ impl Default for GitLimits {
             entries: 250_000,
             depth: 128,
             mirror_packs: 64,
-            concurrency: 8,
+            readers: 8,
+            calls: 64,
         }
     }
 }

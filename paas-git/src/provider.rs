@@ -33,8 +33,9 @@ pub struct GixProvider {
     directory: PathBuf,
     options: Arc<GitOptions>,
     client: HttpClient,
-    /// Bounds the blocking threads that read and write repositories.
-    working: Arc<Semaphore>,
+    /// Bound the blocking threads: those that read mirrors, and those that wait for servers.
+    readers: Arc<Semaphore>,
+    callers: Arc<Semaphore>,
 }
 
 impl GixProvider {
@@ -46,8 +47,9 @@ impl GixProvider {
         let directory = directory.as_ref().to_owned();
         create_directory(&directory).map_err(|error| errors::disk("git.open", error))?;
         let client = HttpClient::new(&options)?;
-        let working = Arc::new(Semaphore::new(options.limits.concurrency.max(1)));
-        Ok(Self { directory, options: Arc::new(options), client, working })
+        let readers = Arc::new(Semaphore::new(options.limits.readers.max(1)));
+        let callers = Arc::new(Semaphore::new(options.limits.calls.max(1)));
+        Ok(Self { directory, options: Arc::new(options), client, readers, callers })
     }
 
     /// Runs `work` on a blocking thread, and returns when it has ended: by itself, or because the caller
@@ -55,13 +57,14 @@ impl GixProvider {
     async fn run<T: Send + 'static>(
         &self,
         call: &Arc<Call>,
+        threads: &Arc<Semaphore>,
         work: impl FnOnce(&Arc<Call>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let operation = call.operation();
         let permit = tokio::select! {
             biased;
             ended = call.ended() => return Err(ended),
-            permit = self.working.clone().acquire_owned() => permit.map_err(error::map(operation))?,
+            permit = threads.clone().acquire_owned() => permit.map_err(error::map(operation))?,
         };
         let _stop = StopOnDrop(call.clone());
         let worker = call.clone();
@@ -101,7 +104,7 @@ impl GitProvider for GixProvider {
         self.options.egress.check_url(&repository.url)?;
         let call = self.call("git.branches", context);
         let connect = self.connector(repository);
-        self.run(&call, move |call| {
+        self.run(&call, &self.callers, move |call| {
             let mut branches = Branches::default();
             for reference in connect(call)?.refs(&["HEAD".to_owned(), "refs/heads/".to_owned()])? {
                 let (name, target, commit) = unpacked(&reference);
@@ -130,7 +133,7 @@ impl GitProvider for GixProvider {
         };
         let call = self.call("git.resolve", context);
         let connect = self.connector(repository);
-        self.run(&call, move |call| resolve(&mut connect(call)?, wanted)).await
+        self.run(&call, &self.callers, move |call| resolve(&mut connect(call)?, wanted)).await
     }
 
     async fn fetch(
@@ -152,12 +155,12 @@ impl GitProvider for GixProvider {
             options: self.options.clone(),
             commit: commit.clone(),
             root: root.clone(),
-            working: self.working.clone(),
+            readers: self.readers.clone(),
         };
         let call = self.call(OPERATION, context);
         // What is here already is read without waiting for anybody.
         let reader = fetch.clone();
-        match self.run(&call, move |_| Ok(reader.open())).await? {
+        match self.run(&call, &self.readers, move |_| Ok(reader.open())).await? {
             Ok(tree) => return Ok(Arc::new(tree)),
             Err(Fault::Refused(error)) => return Err(error),
             Err(Fault::Absent | Fault::Broken(_)) => {}
@@ -169,7 +172,7 @@ impl GitProvider for GixProvider {
             lock = place.lock(call.context(), OPERATION) => lock?,
         };
         let connect = self.connector(repository);
-        let tree = self.run(&call, move |call| fetch.run(call, wanted, connect, lock)).await?;
+        let tree = self.run(&call, &self.callers, move |call| fetch.run(call, wanted, connect, lock)).await?;
         let (commit, received) = (commit.short(), call.received().div_ceil(1024));
         context.log(LogSource::System, format!("Fetched commit {commit}, {received} KiB"));
         Ok(Arc::new(tree))
@@ -197,12 +200,12 @@ struct Fetch {
     options: Arc<GitOptions>,
     commit: CommitId,
     root: RootDirectory,
-    working: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
 }
 
 impl Fetch {
     fn open(&self) -> Result<GitTree, Fault> {
-        GitTree::open(&self.mirror, &self.options.limits, &self.commit, &self.root, self.working.clone())
+        GitTree::open(&self.mirror, &self.options.limits, &self.commit, &self.root, self.readers.clone())
     }
 
     fn run(
@@ -212,38 +215,61 @@ impl Fetch {
         connect: impl Fn(&Arc<Call>) -> Result<Remote>,
         lock: Lock,
     ) -> Result<GitTree> {
-        let limits = &self.options.limits;
         let disk = |error| errors::disk(call.operation(), error);
         // Somebody else may have fetched it while this call waited for the lock.
         match self.open() {
             Ok(tree) => return Ok(tree),
             Err(Fault::Refused(error)) => return Err(error),
-            Err(Fault::Absent) => {}
-            Err(Fault::Broken(reason)) => {
-                tracing::warn!(%reason, mirror = ?self.mirror.path(), "a mirror is broken and made anew");
-                self.mirror.remove(&lock).map_err(disk)?;
+            Err(Fault::Absent | Fault::Broken(_)) => {}
+        }
+        match self.receive(call, wanted, &connect, &lock)? {
+            Ok(tree) => return Ok(tree),
+            Err(reason) => {
+                let mirror = self.mirror.path();
+                tracing::warn!(reason, ?mirror, "the mirror is broken, or its server is: it is made anew");
             }
         }
-        let bytes = self.mirror.prepare(limits, &lock).map_err(disk)?;
+        self.mirror.remove(&lock).map_err(disk)?;
+        self.receive(call, wanted, &connect, &lock)?.map_err(|reason| {
+            let message = "the git server sent a commit that cannot be read";
+            errors::unavailable(call.operation(), message, errors::Cause::Git(reason))
+        })
+    }
+
+    /// Fetches what the mirror lacks of the commit. The inner error says what cannot be read: the mirror may be
+    /// at fault, because the server sends only what the mirror claims not to have.
+    fn receive(
+        &self,
+        call: &Arc<Call>,
+        wanted: ObjectId,
+        connect: &impl Fn(&Arc<Call>) -> Result<Remote>,
+        lock: &Lock,
+    ) -> Result<Result<GitTree, String>> {
+        let limits = &self.options.limits;
+        let disk = |error| errors::disk(call.operation(), error);
+        let bytes = self.mirror.prepare(limits, lock).map_err(disk)?;
         let max_bytes = limits.pack_bytes.min(limits.disk_bytes.saturating_sub(bytes));
         let objects = self.mirror.objects(limits).map_err(disk)?;
-        let present = self.mirror.commits();
+        let mut present = self.mirror.commits();
+        // If it is listed and yet cannot be read, all of it has to come again.
+        present.retain(|commit| *commit != wanted);
         let fetched = connect(call)?.fetch(self.mirror.path(), &objects, wanted, present, max_bytes);
         drop(objects);
         if let Err(error) = fetched {
             // Nothing half-made stays, also when nobody fetches this repository ever again.
-            self.mirror.prepare(limits, &lock).map_err(disk)?;
-            return Err(error);
+            self.mirror.prepare(limits, lock).map_err(disk)?;
+            return if error.reason() == Some(errors::UNREADABLE) {
+                Ok(Err(format!("{error:?}")))
+            } else {
+                Err(error)
+            };
         }
-        self.open().map_err(|fault| match fault {
-            Fault::Refused(error) => error,
-            Fault::Absent => errors::commit_not_found(call.operation(), self.commit.as_str()),
-            Fault::Broken(reason) => errors::unavailable(
-                call.operation(),
-                "the git server sent a commit with files missing",
-                errors::Cause::Git(reason),
-            ),
-        })
+        match self.open() {
+            Ok(tree) => Ok(Ok(tree)),
+            Err(Fault::Refused(error)) => Err(error),
+            Err(Fault::Broken(reason)) => Ok(Err(reason)),
+            Err(Fault::Absent) => Ok(Err("the commit did not come".to_owned())),
+        }
     }
 }
 

@@ -43,14 +43,10 @@ impl From<Error> for Fault {
 
 impl From<gix::Error> for Fault {
     fn from(error: gix::Error) -> Self {
-        let text = format!("{error:?}");
-        if text.contains("llocation limit") {
-            return Self::Refused(errors::too_large(
-                OPERATION,
-                "a file of it is larger than the platform takes",
-            ));
+        if error.is_resource_exhausted() {
+            return Self::Refused(errors::too_large(OPERATION, errors::LARGE_FILE));
         }
-        Self::Broken(text)
+        Self::Broken(format!("{error:?}"))
     }
 }
 
@@ -62,7 +58,7 @@ pub(crate) struct GitTree {
     commit: CommitId,
     listing: TreeListing,
     objects: Objects,
-    working: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
 }
 
 /// The objects of a tree's entries.
@@ -110,7 +106,7 @@ impl GitTree {
         limits: &GitLimits,
         commit: &CommitId,
         root: &RootDirectory,
-        working: Arc<Semaphore>,
+        readers: Arc<Semaphore>,
     ) -> Result<Self, Fault> {
         let Ok(mut objects) = mirror.objects(limits) else { return Err(Fault::Absent) };
         objects.prevent_pack_unload();
@@ -132,7 +128,7 @@ impl GitTree {
         let id = tree.to_string().parse()?;
         let store = objects.into_inner().into_arc().map_err(|error| errors::disk(OPERATION, error))?.store();
         let objects = Objects { store, ids: Arc::new(ids) };
-        Ok(Self { id, commit: commit.clone(), listing: TreeListing::new(entries)?, objects, working })
+        Ok(Self { id, commit: commit.clone(), listing: TreeListing::new(entries)?, objects, readers })
     }
 }
 
@@ -205,7 +201,7 @@ impl Walk<'_> {
         let size = self.objects.header(id)?.size();
         self.bytes = self.bytes.saturating_add(size);
         if size > self.limits.object_bytes as u64 {
-            return Err(errors::too_large(OPERATION, "a file of it is larger than the platform takes").into());
+            return Err(errors::too_large(OPERATION, errors::LARGE_FILE).into());
         }
         if self.bytes > self.limits.disk_bytes {
             return Err(errors::too_large(OPERATION, "its files are larger than the platform takes").into());
@@ -215,36 +211,27 @@ impl Walk<'_> {
 
     fn target(&mut self, path: &str, id: &ObjectId) -> Result<String, Fault> {
         if self.size(id)? > MAX_TARGET_BYTES {
-            return Err(unsafe_path(path, "it is a link with a target that is too long").into());
+            return Err(TreeListing::unsafe_path(path, "it is a link with a target that is too long").into());
         }
         let mut buffer = Vec::new();
         let target = self.objects.find_blob(id, &mut buffer)?.data.to_vec();
         String::from_utf8(target)
-            .map_err(|_| unsafe_path(path, "it is a link whose target is not UTF-8").into())
+            .map_err(|_| TreeListing::unsafe_path(path, "it is a link whose target is not UTF-8").into())
     }
 }
 
 fn joined(parent: &str, name: &[u8]) -> Result<String, Error> {
     let Ok(name) = std::str::from_utf8(name) else {
-        return Err(unsafe_path(&String::from_utf8_lossy(name), "its name is not UTF-8"));
+        return Err(TreeListing::unsafe_path(&String::from_utf8_lossy(name), "its name is not UTF-8"));
     };
     let path = if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") };
     if name.contains('/') {
-        return Err(unsafe_path(&path, "a name of it has a slash"));
+        return Err(TreeListing::unsafe_path(&path, "a name of it has a slash"));
     }
     if path.len() > MAX_PATH_BYTES {
         return Err(errors::too_large(OPERATION, "its directories are too deep"));
     }
     Ok(path)
-}
-
-fn unsafe_path(path: &str, reason: &str) -> Error {
-    Error::invalid(
-        OPERATION,
-        format!("the repository has an unsafe path, `{}`: {reason}", path.escape_debug()),
-    )
-    .code("unsafe_path")
-    .hint("remove it from the repository and deploy again")
 }
 
 #[async_trait]
@@ -270,7 +257,7 @@ impl SourceTree for GitTree {
                     .code("too_large"))
             }
             EntryKind::File { .. } => {
-                let _permit = self.working.acquire().await.map_err(paas_core::error::map(OPERATION))?;
+                let _permit = self.readers.acquire().await.map_err(paas_core::error::map(OPERATION))?;
                 let objects = self.objects.clone();
                 tokio::task::spawn_blocking(move || objects.reader().read(OPERATION, index))
                     .await
@@ -282,6 +269,6 @@ impl SourceTree for GitTree {
     }
 
     fn archive(&self, include: PathFilter) -> BoxStream<'static, Result<Bytes>> {
-        archive::stream(self.listing.entries().clone(), self.objects.clone(), include, self.working.clone())
+        archive::stream(self.listing.entries().clone(), self.objects.clone(), include, self.readers.clone())
     }
 }

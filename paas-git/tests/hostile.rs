@@ -1,4 +1,5 @@
 //! Servers and repositories that mean harm.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
@@ -158,16 +159,16 @@ async fn a_pack_past_the_limit_is_cut_off_and_leaves_nothing() {
 async fn a_file_that_unpacks_past_the_limit_is_too_large() {
     let limits = GitLimits { object_bytes: 1 << 20, ..GitLimits::default() };
     let real = Real::with(limits).await;
-    let commit = real.commit_files("bomb", [("zeros", vec![0; 50 << 20])]).await;
+    let commit = real.commit_files("bomb", [("zeros", vec![0; 5 << 20])]).await;
     assert_code(&real.fetch("bomb", &commit).await.unwrap_err(), Kind::Invalid, "too_large");
     assert!(real.server.bytes_sent("bomb") < 1 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delta_that_unpacks_past_the_limit_is_too_large() {
-    let limits = GitLimits { object_bytes: 1 << 20, ..GitLimits::default() };
+    let limits = GitLimits { object_bytes: 100_000, ..GitLimits::default() };
     let real = Real::with(limits).await;
-    let base = noise(900_000);
+    let base = noise(90_000);
     let grown = base.repeat(20);
     real.commit_files("bomb", [("a", base.clone()), ("b", grown.clone())]).await;
     real.server.git("bomb", &["repack", "-adf", "--window=50", "--quiet"], &[]).await.unwrap();
@@ -381,4 +382,68 @@ async fn an_object_that_is_no_commit_is_not_found() {
         let error = real.fetch("app", &id.parse().unwrap()).await.unwrap_err();
         assert_eq!((error.kind(), error.whose()), (Kind::NotFound, Fault::User), "{object}: {error:?}");
     }
+}
+
+/// What is here may be gone there: history was rewritten, and the old one cleared away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewritten_history_is_fetched() {
+    let real = Real::new().await;
+    let first = real.commit_files("app", [("a", "1"), ("b", "2")]).await;
+    real.fetch("app", &first).await.unwrap();
+    real.server.git("app", &["update-ref", "-d", "refs/heads/main"], &[]).await.unwrap();
+    let second = real.commit_files("app", [("a", "1"), ("b", "3")]).await;
+    real.server.git("app", &["reflog", "expire", "--expire=now", "--all"], &[]).await.unwrap();
+    real.server.git("app", &["gc", "--quiet", "--prune=now"], &[]).await.unwrap();
+    real.server.git("app", &["cat-file", "-e", first.as_str()], &[]).await.expect_err("it was cleared away");
+    let tree = real.fetch("app", &second).await.unwrap();
+    assert_eq!(tree.read("b", 10).await.unwrap().unwrap(), "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_the_old_protocol_is_understood() {
+    let real = Real::new().await;
+    real.server.fault("app", GitFault::OldProtocol);
+    for number in 0..3 {
+        let commit = real.commit_files("app", [("same", "same".into()), ("n", number.to_string())]).await;
+        let repository = real.repository("app");
+        let branches = real.provider.branches(&context(), &repository).await.unwrap();
+        assert_eq!(branches.branches[&branches.default.unwrap()], commit);
+        let main = Reference::Named("main".parse().unwrap());
+        assert_eq!(real.provider.resolve(&context(), &repository, &main).await.unwrap().commit, commit);
+        let tree = real.fetch("app", &commit).await.unwrap();
+        assert_eq!(tree.read("n", 10).await.unwrap().unwrap(), number.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_asked_for_as_it_was_written() {
+    let real = Real::new().await;
+    let (url, served) = canned("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+    let written: GitUrl = url.as_str().replace("app.git", "~me/with%20space/%C3%BC+1.git").parse().unwrap();
+    let repository = Repository { url: written, ..real.repository("app") };
+    allowing(&real, &[&url]).branches(&context(), &repository).await.unwrap_err();
+    let request = served.await.unwrap();
+    assert!(
+        request.starts_with("GET /~me/with%20space/%C3%BC+1.git/info/refs?service=git-upload-pack "),
+        "{request}"
+    );
+}
+
+/// Servers that never answer hold up nobody who reads what is here.
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_servers_leave_readers_alone() {
+    let real = Real::with(GitLimits { readers: 1, ..GitLimits::default() }).await;
+    let commit = real.commit_files("app", [("a", "1")]).await;
+    let tree = real.fetch("app", &commit).await.unwrap();
+    let context = context();
+    real.server.fault("stalled", GitFault::Stall);
+    let stalled = real.repository("stalled");
+    let reads = async {
+        real.fetch("app", &commit).await.unwrap();
+        assert_eq!(tree.read("a", 10).await.unwrap().unwrap(), "1");
+        context.cancel();
+    };
+    let calls = (0..10).map(|_| real.provider.branches(&context, &stalled));
+    let (calls, ()) = tokio::join!(futures::future::join_all(calls), reads);
+    assert!(calls.into_iter().all(|call| call.unwrap_err().kind() == Kind::Cancelled));
 }

@@ -1,4 +1,5 @@
 //! What lies on disk: small steps, crashes, several at a time, and nothing that should not be there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
@@ -90,7 +91,7 @@ async fn a_killed_fetch_hinders_nobody() {
     let first = real.commit_files("app", site(1)).await;
     real.fetch("app", &first).await.unwrap();
     let second = real.commit_files("app", site(2).file("large", "x".repeat(1000))).await;
-    real.server.fault("app", GitFault::Slow { bytes: 8, pause: Duration::from_millis(20) });
+    real.server.fault("app", GitFault::Slow { bytes: 16, pause: Duration::from_millis(20) });
     let told = format!("{} {} {second}", real.mirrors.path().display(), real.server.url("app"));
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["child_that_fetches", "--exact", "--ignored"])
@@ -118,7 +119,7 @@ async fn a_killed_fetch_hinders_nobody() {
 async fn a_cancelled_fetch_leaves_nothing_half_made() {
     let real = Real::new().await;
     let commit = real.commit_files("app", site(1)).await;
-    real.server.fault("app", GitFault::Slow { bytes: 16, pause: Duration::from_millis(20) });
+    real.server.fault("app", GitFault::Slow { bytes: 200, pause: Duration::from_millis(20) });
     let (context, repository, root) = (context(), real.repository("app"), RootDirectory::default());
     let cancel = async {
         while !file_names(&real).iter().any(|name| name.starts_with(".tmp")) {

@@ -92,6 +92,10 @@ impl FromStr for GitUrl {
             return Err(invalid("the repository's address must start with https://"));
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.is_empty() {
+            // A lenient parser takes the path's first part for the host.
+            return Err(invalid("the repository's address has no host"));
+        }
         if authority.contains('@') {
             return Err(invalid("the repository's address may not contain a user or a password")
                 .hint("give the token in its own field"));

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::domain::{CommitId, RootDirectory, TreeId};
 use crate::error::{Error, Result};
 use crate::git::{
-    EntryKind, PathFilter, SourceTree, TAR_END, TreeEntry, TreeListing, tar_header, tar_padding, unsafe_path,
+    EntryKind, PathFilter, SourceTree, TAR_END, TreeEntry, TreeListing, tar_header, tar_padding,
 };
 
 /// Files, links and submodules by path: what a commit is made of. Nothing is checked until a tree is made of it.
@@ -140,7 +140,7 @@ impl MemoryTree {
         for (path, file) in &files {
             for (at, _) in path.match_indices('/') {
                 if files.contains_key(&path[..at]) {
-                    return Err(unsafe_path(path, "it lies below a file"));
+                    return Err(TreeListing::unsafe_path(path, "it lies below a file"));
                 }
                 entries.insert(path[..at].to_owned(), EntryKind::Directory);
             }

@@ -14,6 +14,8 @@ pub enum GitFault {
         /// What the `Retry-After` header says, in seconds.
         retry_after_seconds: Option<u64>,
     },
+    /// The server knows only the first version of git's protocol.
+    OldProtocol,
     /// Requests are taken and never answered.
     Stall,
     /// Bodies come in pieces of this many bytes with this pause between them.

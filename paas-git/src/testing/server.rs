@@ -208,7 +208,7 @@ impl Shared {
         before
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>> {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<Body>> {
         let path = request.uri().path().to_owned();
         let mut parts = path.trim_start_matches('/').splitn(2, '/');
         let (repository, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -223,6 +223,9 @@ impl Shared {
                     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
                 }
                 return Ok(response);
+            }
+            Some(GitFault::OldProtocol) => {
+                request.headers_mut().remove("git-protocol");
             }
             Some(GitFault::Stall) => return std::future::pending().await,
             Some(GitFault::Redirect(target)) => {

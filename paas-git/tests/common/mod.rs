@@ -1,4 +1,5 @@
 //! A real server and a real provider.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part of it
 
 use std::path::Path;
