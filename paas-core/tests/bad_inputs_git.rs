@@ -215,8 +215,8 @@ proptest! {
             let forbidden = b";`$\\\"'<>|&(){}#?";
             let is_plain = |byte: u8| byte.is_ascii_graphic() && !forbidden.contains(&byte);
             prop_assert!(url.as_str().bytes().all(is_plain));
-            prop_assert_eq!(url.as_str().parse::<GitUrl>().unwrap(), url.clone());
             prop_assert!(url.to_url().username().is_empty() && url.to_url().password().is_none());
+            prop_assert_eq!(url.as_str().parse::<GitUrl>().unwrap(), url);
         }
     }
 

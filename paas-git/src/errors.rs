@@ -100,6 +100,11 @@ pub(crate) fn from_connection(operation: &'static str, error: reqwest::Error) ->
         text.push_str(&error.to_string());
         cause = error.source();
     }
+    if text.contains("certificate") {
+        let message = "the git server's certificate is not trusted";
+        return unavailable(operation, message, Cause::Connection(text))
+            .hint("the operator can add a certificate authority");
+    }
     let message = if error.is_connect() {
         "the git server cannot be reached"
     } else {
