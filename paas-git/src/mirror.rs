@@ -16,6 +16,8 @@ use crate::options::GitLimits;
 /// How often a lock that somebody holds is tried again: quickly first, then with pauses.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// How many tokens a repository has a mirror for.
+const MAX_MIRRORS: usize = 4;
 /// The name of the lock, in the place of a repository. A mirror's name is longer.
 const LOCK: &str = "lock";
 
@@ -47,7 +49,10 @@ impl Place {
     pub(crate) async fn lock(&self, context: &Context, operation: &'static str) -> Result<Lock> {
         let mut pause = FIRST_PAUSE;
         loop {
-            if let Some(lock) = self.try_lock().map_err(|error| errors::disk(operation, error))? {
+            let place = self.clone();
+            let locked = tokio::task::spawn_blocking(move || place.try_lock());
+            let locked = locked.await.map_err(paas_core::error::map(operation))?;
+            if let Some(lock) = locked.map_err(|error| errors::disk(operation, error))? {
                 return Ok(lock);
             }
             context.sleep(operation, pause).await?;
@@ -76,8 +81,23 @@ impl Place {
         Ok(is_current.then_some(Lock { _file: file }))
     }
 
-    pub(crate) fn exists(&self) -> bool {
-        self.0.exists()
+    pub(crate) async fn exists(&self) -> bool {
+        // What cannot be looked at is found out about when it is locked.
+        tokio::fs::try_exists(&self.0).await.unwrap_or(true)
+    }
+
+    /// Removes all but the latest few mirrors: tokens are replaced, and nobody asks for what an old one saw.
+    pub(crate) fn tidy(&self, _lock: &Lock) -> io::Result<()> {
+        let mut mirrors = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                mirrors.push((entry.metadata()?.modified()?, entry.path()));
+            }
+        }
+        mirrors.sort_unstable();
+        let excess = mirrors.len().saturating_sub(MAX_MIRRORS);
+        mirrors.drain(..excess).try_for_each(|(_, path)| remove_directory(&path))
     }
 
     /// Removes every mirror, under the lock. Trees that are being read keep what they have open.
@@ -116,7 +136,7 @@ impl Mirror {
 
     /// Makes the mirror ready to be written to: clears away what a crash left, and all of it when it has grown
     /// past its bounds. Answers how many bytes it holds.
-    pub(crate) fn prepare(&self, limits: &GitLimits, _lock: &Lock) -> io::Result<u64> {
+    pub(crate) fn prepare(&self, limits: &GitLimits, lock: &Lock) -> io::Result<u64> {
         let packs = self.0.join("objects").join("pack");
         create_directory(&packs)?;
         clear(&self.0, |name| matches!(name, "objects" | "shallow"))?;
@@ -134,7 +154,7 @@ impl Mirror {
         }
         // Two files make a pack.
         if count / 2 >= limits.mirror_packs || bytes > limits.disk_bytes / 2 {
-            self.remove(_lock)?;
+            self.remove(lock)?;
             create_directory(&packs)?;
             return Ok(0);
         }

@@ -152,6 +152,7 @@ impl GitProvider for GixProvider {
         let place = Place::new(&self.directory, &repository.org, &repository.url);
         let fetch = Fetch {
             mirror: place.mirror(repository),
+            place: place.clone(),
             options: self.options.clone(),
             commit: commit.clone(),
             root: root.clone(),
@@ -181,7 +182,7 @@ impl GitProvider for GixProvider {
     async fn forget(&self, org: &OrgId, url: &GitUrl) -> Result<()> {
         const OPERATION: &str = "git.forget";
         let place = Place::new(&self.directory, org, url);
-        if !place.exists() {
+        if !place.exists().await {
             return Ok(());
         }
         let context = Context::new(Arc::new(SystemClock::new())).with_budget(FORGET_PATIENCE);
@@ -197,6 +198,7 @@ impl GitProvider for GixProvider {
 #[derive(Clone)]
 struct Fetch {
     mirror: Mirror,
+    place: Place,
     options: Arc<GitOptions>,
     commit: CommitId,
     root: RootDirectory,
@@ -248,6 +250,7 @@ impl Fetch {
         let limits = &self.options.limits;
         let disk = |error| errors::disk(call.operation(), error);
         let bytes = self.mirror.prepare(limits, lock).map_err(disk)?;
+        self.place.tidy(lock).map_err(disk)?;
         let max_bytes = limits.pack_bytes.min(limits.disk_bytes.saturating_sub(bytes));
         let objects = self.mirror.objects(limits).map_err(disk)?;
         let mut present = self.mirror.commits();

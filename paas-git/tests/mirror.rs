@@ -182,6 +182,23 @@ async fn the_token_is_in_no_file_and_only_we_can_look() {
     }
 }
 
+/// Tokens that last an hour do not fill the disk with mirrors.
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_of_old_tokens_are_removed() {
+    let real = Real::new().await;
+    let commit = real.commit_files("app", site(1)).await;
+    for number in 0..8 {
+        let repository = real.with_token("app", &format!("token-{number}"));
+        real.provider.fetch(&context(), &repository, &commit, &RootDirectory::default()).await.unwrap();
+    }
+    let packs = file_names(&real).iter().filter(|name| name.ends_with(".pack")).count();
+    assert_eq!(packs, 4);
+    let before = real.server.requests("app");
+    let latest = real.with_token("app", "token-7");
+    real.provider.fetch(&context(), &latest, &commit, &RootDirectory::default()).await.unwrap();
+    assert_eq!(real.server.requests("app"), before, "the latest is still here");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn forgetting_leaves_no_file() {
     let real = Real::new().await;
