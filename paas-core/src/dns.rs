@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::domain::Host;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// The type of a DNS record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,4 +57,36 @@ pub trait DnsService: Debug + Send + Sync + 'static {
 
     /// Removes the set.
     async fn remove(&self, context: &Context, host: &Host, record_type: RecordType) -> Result<()>;
+}
+
+/// The default service: it has no zone, because every name already reaches the ingress (`*.localhost`, or a wildcard
+/// record that the operator set once).
+///
+/// It desires no records and has none; `set` is `Unsupported`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TransparentDns;
+
+#[async_trait]
+impl DnsService for TransparentDns {
+    async fn desired(&self, _context: &Context, _host: &Host) -> Result<Vec<RecordSet>> {
+        Ok(Vec::new())
+    }
+
+    async fn get(
+        &self,
+        _context: &Context,
+        _host: &Host,
+        _record_type: RecordType,
+    ) -> Result<Option<RecordSet>> {
+        Ok(None)
+    }
+
+    async fn set(&self, _context: &Context, _records: &RecordSet) -> Result<()> {
+        Err(Error::new(Kind::Unsupported, "dns.set", "this installation manages no DNS zone")
+            .hint("set a wildcard record for the domain, or configure a DNS provider"))
+    }
+
+    async fn remove(&self, _context: &Context, _host: &Host, _record_type: RecordType) -> Result<()> {
+        Ok(())
+    }
 }

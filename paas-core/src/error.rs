@@ -1,6 +1,7 @@
 //! The one error type: what went wrong, whose fault it is, and whether trying again can help.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -42,6 +43,29 @@ pub enum Kind {
     Cancelled,
     /// A defect of the platform.
     Internal,
+}
+
+impl Kind {
+    /// The text of it, as its serialised form has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Conflict => "conflict",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PermissionDenied => "permission_denied",
+            Self::RateLimited => "rate_limited",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Unsupported => "unsupported",
+            Self::BuildFailed => "build_failed",
+            Self::Unhealthy => "unhealthy",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
 }
 
 /// Whose fault a failure is.
@@ -189,12 +213,22 @@ impl Error {
         self
     }
 
-    /// The last log lines before the failure, oldest first; at most [`Failure::EVIDENCE_LINES`] are kept.
+    /// The last log lines before the failure, oldest first; at most [`Failure::EVIDENCE_LINES`] are kept, and of
+    /// each at most [`Failure::EVIDENCE_LINE_BYTES`].
     #[must_use]
     pub fn evidence(mut self, lines: impl IntoIterator<Item = String>) -> Self {
-        self.0.evidence = lines.into_iter().collect();
-        let excess = self.0.evidence.len().saturating_sub(Failure::EVIDENCE_LINES);
-        self.0.evidence.drain(..excess);
+        let mut last = VecDeque::with_capacity(Failure::EVIDENCE_LINES);
+        for mut line in lines {
+            if last.len() == Failure::EVIDENCE_LINES {
+                last.pop_front();
+            }
+            let end = (0..=line.len().min(Failure::EVIDENCE_LINE_BYTES))
+                .rev()
+                .find(|&at| line.is_char_boundary(at));
+            line.truncate(end.unwrap_or_default());
+            last.push_back(line);
+        }
+        self.0.evidence = last.into();
         self
     }
 
@@ -324,6 +358,8 @@ pub struct Failure {
 impl Failure {
     /// How many log lines a failure carries at most: enough to see a stack trace's end.
     pub const EVIDENCE_LINES: usize = 20;
+    /// How many bytes of each: a failure is part of a journal event, which is bounded.
+    pub const EVIDENCE_LINE_BYTES: usize = 4096;
 }
 
 impl From<&Error> for Failure {

@@ -10,14 +10,36 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::domain::{AppId, DeploymentId, Image, OrgId};
 use crate::error::Result;
+use crate::fingerprint::Fingerprint;
 use crate::git::SourceTree;
-use crate::plan::BuildPlan;
+use crate::plan::{BuildPlan, Dockerfile};
 
 /// What makes two builds the same: org, tree, Dockerfile, arguments, platform and the base images' digests.
 /// Never secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BuildKey(pub String);
+
+impl BuildKey {
+    /// The key of a request on `platform` (`linux/amd64`), with the digest of each base image of its plan in
+    /// order; a base image that nobody has yet has none.
+    #[must_use]
+    pub fn of(request: &BuildRequest, platform: &str, base_digests: &[Option<String>]) -> Self {
+        let mut fingerprint = Fingerprint::new("build-key/1");
+        fingerprint.text(request.org.as_str()).text(request.tree.id().as_str()).text(platform);
+        fingerprint.text(request.plan.dockerfile.text());
+        if let Dockerfile::Generated { files, .. } = &request.plan.dockerfile {
+            fingerprint.number(files.len() as u64);
+            for (path, text) in files {
+                fingerprint.text(path).text(text);
+            }
+        }
+        for (name, digest) in request.plan.base_images.iter().zip(base_digests) {
+            fingerprint.text(name).text(digest.as_deref().unwrap_or_default());
+        }
+        Self(fingerprint.finish())
+    }
+}
 
 /// What a build may use. The defaults are the contract's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +113,10 @@ pub trait ImageBuilder: Debug + Send + Sync + 'static {
     /// Builds, or answers the image that is there already unless the request says `no_cache`.
     async fn build(&self, context: &Context, request: &BuildRequest, key: &BuildKey) -> Result<Image>;
 
-    /// Removes an image with its labels and tags, unless a container uses it. Removing what is absent succeeds.
+    /// Removes an image with its labels and tags. Removing what is absent succeeds.
+    ///
+    /// # Errors
+    /// `Conflict` with the code `in_use` while a container uses it.
     async fn remove(&self, context: &Context, image: &Image) -> Result<()>;
 
     /// The images that were built for an app.

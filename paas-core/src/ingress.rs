@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::context::Context;
 use crate::domain::{Generation, HealthCheck, Host, InstanceName, Route};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// What an ingress serves for a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,8 @@ pub trait Ingress: Debug + Send + Sync + 'static {
     async fn serving(&self, context: &Context, host: &Host) -> Result<Option<Serving>>;
 
     /// Returns when no request is in flight to an instance, or when the context's budget is spent: connections that
-    /// never end (WebSockets) are then cut. An instance with routes is not drained: withdraw or replace it first.
+    /// never end (WebSockets) are then cut. An instance with routes is not drained (`Conflict`, code `still_routed`):
+    /// withdraw or replace it first.
     async fn drain(&self, context: &Context, instance: &InstanceName, address: SocketAddr) -> Result<()>;
 
     /// Asks an instance its health check once, from where requests will come from.
@@ -62,4 +63,22 @@ pub trait Ingress: Debug + Send + Sync + 'static {
 
     /// Answers if the ingress does: for readiness.
     async fn ping(&self, context: &Context) -> Result<()>;
+}
+
+/// The errors that every ingress gives in the same words.
+impl Error {
+    /// The change of a route is older than the change that the host already has.
+    pub fn stale_generation(operation: &'static str, present: Generation) -> Self {
+        Self::new(Kind::Conflict, operation, "a newer change of this route is already in force")
+            .code("stale_generation")
+            .context("present", present.0)
+    }
+
+    /// An instance was to be drained while requests still go to it.
+    pub fn still_routed(operation: &'static str, instance: &InstanceName) -> Self {
+        Self::new(Kind::Conflict, operation, "the instance still has routes")
+            .code("still_routed")
+            .hint("withdraw or replace its routes first")
+            .context("instance", instance)
+    }
 }

@@ -78,11 +78,13 @@ impl Dockerfile {
 /// Decides how a tree is built.
 ///
 /// # Guarantees
-/// Pure: the same tree gives the same plan, to the byte. It reads the tree and nothing else, within bounds of
-/// files and bytes, whatever is in it.
+/// - Pure: the same tree gives the same plan, to the byte. It reads the tree and nothing else, within bounds of
+///   files and bytes, whatever is in it.
+/// - A `Dockerfile` at the tree's root wins over everything else.
 ///
 /// # Errors
-/// `Invalid`, the user's fault, when nothing fits: the hint says what was looked for.
+/// `Invalid`, the user's fault, when nothing fits: the hint says what was looked for. An error of the tree itself
+/// comes out as it is.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Planner: Debug + Send + Sync + 'static {

@@ -1,6 +1,6 @@
 //! The trait of container runtimes.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::context::Context;
 use crate::domain::{AppId, DeploymentId, Env, Image, Instance, InstanceName, OrgId, Port, Resources};
 use crate::error::Result;
+use crate::fingerprint::Fingerprint;
 use crate::logs::LogStream;
 
 /// An IPv4 subnet in the notation `10.181.4.0/24`.
@@ -20,6 +21,12 @@ pub struct Subnet {
     pub address: std::net::Ipv4Addr,
     /// How many leading bits are fixed.
     pub prefix: u8,
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.address, self.prefix)
+    }
 }
 
 /// Which address an instance gets.
@@ -70,6 +77,37 @@ pub struct InstanceSpec {
     pub placement: Placement,
 }
 
+impl InstanceSpec {
+    /// A digest of everything in it: what tells whether a container that is there is the one that should be.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut fingerprint = Fingerprint::new("instance/1");
+        fingerprint
+            .text(self.name.as_str())
+            .text(self.org.as_str())
+            .text(self.app.as_str())
+            .text(self.deployment.as_str())
+            .text(&self.image.digest)
+            .number(self.port.number().into())
+            .number(self.resources.memory_bytes)
+            .number(self.resources.cpu_millis.into())
+            .number(self.resources.pids.into())
+            .number(u64::try_from(self.stop_grace.as_millis()).unwrap_or(u64::MAX));
+        match self.placement {
+            Placement::Fixed { subnet, address } => {
+                fingerprint.text(&subnet.to_string()).text(&address.to_string());
+            }
+            Placement::Chosen => {
+                fingerprint.text("chosen");
+            }
+        }
+        for (name, value) in self.env.iter() {
+            fingerprint.text(name.as_str()).text(value.expose());
+        }
+        fingerprint.finish()
+    }
+}
+
 /// Which instances to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
@@ -114,13 +152,18 @@ pub struct OutputLine {
 ///   one is replaced.
 /// - Containers are hardened as the contract says; nothing in [`InstanceSpec`] can weaken that.
 /// - `remove` returns when the container is gone and its address can be given again.
+///
+/// # Errors
+/// `NotFound` with the code `image_missing`, the platform's fault, when the engine has no such image. `Conflict`
+/// with the code `address_taken`, transient, when another container still has the address. `Unavailable`, the
+/// platform's fault, when the engine does not answer.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait ContainerRuntime: Debug + Send + Sync + 'static {
     /// Who gives instances their addresses.
     fn addressing(&self) -> Addressing;
 
-    /// Makes the instance run, with its network.
+    /// Makes the instance run, with its network. It returns once the process was started, whatever becomes of it.
     async fn ensure(&self, context: &Context, spec: &InstanceSpec) -> Result<Instance>;
 
     /// The instance of this name, if there is one and it is this platform's.
@@ -130,15 +173,22 @@ pub trait ContainerRuntime: Debug + Send + Sync + 'static {
     async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<Instance>>;
 
     /// Asks the process to end (SIGTERM), ends it after `grace` (SIGKILL), and returns when it has ended.
+    /// It stays listed, and its output readable, until it is removed.
     async fn stop(&self, context: &Context, name: &InstanceName, grace: Duration) -> Result<()>;
 
     /// Removes the container, ending its process at once if it still runs.
     async fn remove(&self, context: &Context, name: &InstanceName) -> Result<()>;
 
-    /// Removes the org's network, unless an instance is on it.
+    /// Removes the org's network. Removing what is absent succeeds.
+    ///
+    /// # Errors
+    /// `Conflict` with the code `in_use` while an instance is on it.
     async fn remove_network(&self, context: &Context, org: &OrgId) -> Result<()>;
 
     /// The instance's output, oldest first; it ends when there is no more, with `follow` when the instance ends.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such instance.
     async fn output(
         &self,
         context: &Context,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -10,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::domain::Secret;
-use crate::error::{Error, Kind, Result};
+use crate::error::{self, Error, Kind, Result};
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
+/// A thousand keys: more than anybody rotates.
+const MAX_FILE_BYTES: usize = 64 * 1024;
 
 /// A secret as a record holds it: XChaCha20-Poly1305 ciphertext that says which key sealed it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,21 +62,23 @@ impl Keyring {
     /// `Invalid` when the file holds something else or others may read it; `Internal` when it can't be read or made.
     pub fn open(path: &Path) -> Result<Self> {
         let operation = "keyring.open";
-        let text = match read_private(path) {
-            Ok(text) => text,
+        let opened = match File::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let text = Zeroizing::new(format!("{}\n", encode_hex(random_key()?.as_slice())));
-                write_private(path, &text).map_err(|error| Error::internal(operation, error))?;
-                text
+                let key = Zeroizing::new(format!("{}\n", encode_hex(random_key()?.as_slice())));
+                make_private(path, &key).map_err(error::map(operation))?;
+                File::open(path)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                return Err(Error::invalid(operation, "the file with the master key may be read by others")
-                    .hint(
-                        "chmod 600 the file; if others may have read it, make a new key and put it first",
-                    ));
-            }
-            Err(error) => return Err(Error::internal(operation, error)),
+            opened => opened,
         };
+        let file = opened.map_err(error::map(operation))?;
+        if is_open_to_others(&file).map_err(error::map(operation))? {
+            return Err(Error::invalid(operation, "the file with the master key may be read by others").hint(
+                "chmod 600 the file; if others may have read it, put a new key of 64 hexadecimal digits first",
+            ));
+        }
+        // In its full size from the start: growing would leave copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(MAX_FILE_BYTES));
+        file.take(MAX_FILE_BYTES as u64).read_to_string(&mut text).map_err(error::map(operation))?;
         let keys: Option<Vec<_>> = text.lines().map(decode_key).collect();
         match keys {
             Some(keys) if !keys.is_empty() => Ok(Self::from_keys(&keys)),
@@ -149,7 +155,7 @@ fn decode_key(line: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
 }
 
 fn encode_hex(bytes: &[u8]) -> String {
-    use fmt::Write;
+    use fmt::Write as _;
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         // Writing to a String does not fail.
@@ -159,27 +165,35 @@ fn encode_hex(bytes: &[u8]) -> String {
 }
 
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+    // Parsing alone would take `+f` for a number.
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
-/// Reads a file that nobody but its owner may read; others' access is `PermissionDenied`.
-fn read_private(path: &Path) -> std::io::Result<Zeroizing<String>> {
+/// True if others than its owner may read or change the file.
+fn is_open_to_others(file: &File) -> std::io::Result<bool> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-            return Err(std::io::ErrorKind::PermissionDenied.into());
-        }
+        Ok(file.metadata()?.permissions().mode() & 0o077 != 0)
     }
-    std::fs::read_to_string(path).map(Zeroizing::new)
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        Ok(false)
+    }
 }
 
-/// Makes a file that only its owner can read, and puts it on stable storage.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
+/// Makes a file that only its owner can read and puts it on stable storage, whole or not at all: killed on the way,
+/// the next start must not find half a key. A file that is there by then is left as it is.
+fn make_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut unique = [0_u8; 8];
+    getrandom::fill(&mut unique)?;
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.new", encode_hex(&unique)));
+
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -187,11 +201,15 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
-    let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::File::open(directory)?.sync_all()?;
-    }
-    Ok(())
+    let mut file = options.open(&draft)?;
+    // A link and not a renaming, which would replace what somebody else made meanwhile.
+    let made = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::hard_link(&draft, path))
+        .or_else(|error| (error.kind() == std::io::ErrorKind::AlreadyExists).then_some(()).ok_or(error));
+    std::fs::remove_file(&draft)?;
+    made?;
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }

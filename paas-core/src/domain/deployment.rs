@@ -76,6 +76,47 @@ pub enum DeploymentState {
     Stuck,
 }
 
+impl OperationKind {
+    /// The steps it takes, in order.
+    #[must_use]
+    pub fn steps(self) -> &'static [Step] {
+        match self {
+            Self::Deploy => {
+                &[Step::Fetch, Step::Plan, Step::Build, Step::Start, Step::Verify, Step::Route, Step::Retire]
+            }
+            Self::Restart | Self::Config | Self::Rollback | Self::Start => {
+                &[Step::Start, Step::Verify, Step::Route, Step::Retire]
+            }
+            Self::Stop => &[Step::Route, Step::Retire],
+            Self::Delete => &[Step::Route, Step::Retire, Step::Purge],
+        }
+    }
+
+    /// The step behind `step`, if there is one.
+    #[must_use]
+    pub fn step_after(self, step: Step) -> Option<Step> {
+        let steps = self.steps();
+        let at = steps.iter().position(|known| *known == step)?;
+        steps.get(at + 1).copied()
+    }
+
+    /// True if it ends with an instance that answers; the others take the route away.
+    #[must_use]
+    pub fn serves(self) -> bool {
+        !matches!(self, Self::Stop | Self::Delete)
+    }
+
+    /// True if accepting it makes an earlier `other` of the same app pointless.
+    #[must_use]
+    pub fn supersedes(self, other: Self) -> bool {
+        match self {
+            Self::Deploy | Self::Rollback => matches!(other, Self::Deploy | Self::Rollback),
+            Self::Stop | Self::Delete => other.serves(),
+            Self::Restart | Self::Config | Self::Start => false,
+        }
+    }
+}
+
 impl DeploymentState {
     /// True if it will not change any more (a [`Stuck`](Self::Stuck) one waits for an operator).
     #[must_use]
@@ -93,6 +134,14 @@ impl DeploymentState {
 /// What was asked of an operation, as it stood when it was accepted: written once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentSpec {
+    /// The operation.
+    pub id: DeploymentId,
+    /// The owner.
+    pub org: OrgId,
+    /// The app.
+    pub app: AppId,
+    /// What it does.
+    pub kind: OperationKind,
     /// The source.
     pub source: Source,
     /// The configuration to run with.

@@ -39,8 +39,12 @@ impl EgressPolicy {
     /// True if the operator listed the URL's host, with its port or without one.
     pub fn is_listed(&self, url: &Url) -> bool {
         let host = url.host_str().unwrap_or_default().trim_end_matches('.');
-        let port = url.port_or_known_default().unwrap_or_default();
-        self.allowed_hosts.contains(host) || self.allowed_hosts.contains(&format!("{host}:{port}"))
+        let host_and_port = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
+        // A parsed URL has its host in lower case; the operator may have written it otherwise.
+        let is_it = |listed: &String| {
+            listed.eq_ignore_ascii_case(host) || listed.eq_ignore_ascii_case(&host_and_port)
+        };
+        !host.is_empty() && self.allowed_hosts.iter().any(is_it)
     }
 
     /// Checks a URL as it stands, before any name is looked up.
@@ -125,8 +129,9 @@ fn is_public(address: IpAddr) -> bool {
                 // NAT64 and 6to4 carry an IPv4 address, which decides.
                 [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public(embedded(high, low)),
                 [0x2002, high, low, ..] => is_public(embedded(high, low)),
-                // Documentation and Teredo.
-                [0x2001, 0xdb8, ..] | [0x2001, 0, ..] => false,
+                // Protocol assignments (Teredo, benchmarking and ORCHID among them) and documentation.
+                [0x2001, second, ..] if second < 0x200 || second == 0xdb8 => false,
+                [0x3fff, second, ..] if second < 0x1000 => false,
                 // Global unicast is 2000::/3; everything else is local, reserved or multicast.
                 [first, ..] => first & 0xe000 == 0x2000,
             }

@@ -28,7 +28,8 @@ impl FromStr for EnvName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let shown: String = text.chars().take(64).collect();
+        // Somebody may have typed `NAME=value`: the value is not repeated.
+        let shown: String = text.chars().take_while(|c| *c != '=').take(64).collect();
         let first_is_digit = text.starts_with(|first: char| first.is_ascii_digit());
         if text.is_empty() || text.len() > Self::MAX_LENGTH {
             return Err(Error::invalid(
@@ -86,11 +87,14 @@ impl Env {
     pub const MAX_VARIABLES: usize = 1000;
     /// The longest value, in bytes.
     pub const MAX_VALUE_BYTES: usize = 32 * 1024;
+    /// All names and values together, in bytes: sealed they must fit in a record, and a program can't be started
+    /// with much more.
+    pub const MAX_TOTAL_BYTES: usize = 256 * 1024;
 
     /// Sets one variable.
     ///
     /// # Errors
-    /// `Invalid` when the value has a NUL or is too long, or when there are too many variables.
+    /// `Invalid` when the value has a NUL or is too long, or when there are too many variables or bytes in all.
     pub fn set(&mut self, name: EnvName, value: Secret) -> Result<()> {
         let text = value.expose();
         if text.contains('\0') || text.len() > Self::MAX_VALUE_BYTES {
@@ -101,6 +105,14 @@ impl Env {
         }
         if self.0.len() >= Self::MAX_VARIABLES && !self.0.contains_key(&name) {
             return Err(Error::invalid("env.set", "an app has at most 1000 environment variables"));
+        }
+        let others = self.0.iter().filter(|(other, _)| **other != name);
+        let bytes: usize = others.map(|(name, value)| name.as_str().len() + value.expose().len()).sum();
+        if bytes + name.as_str().len() + text.len() > Self::MAX_TOTAL_BYTES {
+            return Err(Error::invalid(
+                "env.set",
+                "the environment variables have more than 256 KiB together",
+            ));
         }
         self.0.insert(name, value);
         Ok(())

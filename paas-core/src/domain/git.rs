@@ -92,9 +92,9 @@ impl FromStr for GitUrl {
             return Err(invalid("the repository's address must start with https://"));
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if authority.is_empty() {
-            // A lenient parser takes the path's first part for the host.
-            return Err(invalid("the repository's address has no host"));
+        // A URL parser skips further slashes, and would find another authority than this.
+        if authority.is_empty() || authority.starts_with('-') {
+            return Err(invalid("the repository's address has no valid host"));
         }
         if authority.contains('@') {
             return Err(invalid("the repository's address may not contain a user or a password")

@@ -1,5 +1,6 @@
 //! Routes: which instances answer for a host.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -27,6 +28,13 @@ impl Host {
     /// The text of it.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A map of hosts can be asked with text, without making a `Host` of it first.
+impl Borrow<str> for Host {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -13,6 +13,12 @@ use zeroize::Zeroizing;
 /// assert_eq!(format!("{secret:?}"), "Secret(***)");
 /// assert_eq!(secret.expose(), "hunter2");
 /// ```
+/// ```compile_fail,E0277
+/// println!("{}", paas_core::Secret::from("hunter2"));
+/// ```
+/// ```compile_fail,E0277
+/// serde_json::to_string(&paas_core::Secret::from("hunter2"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 

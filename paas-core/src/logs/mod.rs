@@ -4,6 +4,8 @@ mod sink;
 mod store;
 
 pub use sink::{LogSink, LogWriter};
+#[cfg(feature = "mock")]
+pub use store::MockLogStore;
 pub use store::{LogDirection, LogPage, LogQuery, LogStore, LogStoreExt};
 
 use jiff::Timestamp;

@@ -1,1 +1,243 @@
-//! Filled by its slice.
+//! Routes in a map, and requests that tests begin and end by hand.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::context::Context;
+use crate::domain::{Generation, HealthCheck, Host, InstanceName, Route, RouteTarget};
+use crate::error::{Error, Kind, Result};
+use crate::ingress::{Ingress, Probe, Serving};
+
+/// An ingress that routes pretended requests.
+///
+/// Probes are healthy until [`set_probe`](Self::set_probe) says otherwise; [`fail_next`](Self::fail_next) makes
+/// calls fail as they do when a proxy does not answer.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use paas_core::{Context, Generation, Ingress, Result, SystemClock, memory::MemoryIngress};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let ingress = MemoryIngress::new();
+/// let context = Context::new(Arc::new(SystemClock::new()));
+/// let host = "hello.localhost".parse()?;
+/// ingress.withdraw(&context, &host, Generation(7)).await?;
+/// assert_eq!(ingress.serving(&context, &host).await?.unwrap().generation, Generation(7));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct MemoryIngress {
+    state: Mutex<State>,
+    /// Changes with every request that ends: what `drain` waits on.
+    ended: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    hosts: BTreeMap<Host, Served>,
+    probes: BTreeMap<SocketAddr, VecDeque<Probe>>,
+    in_flight: BTreeMap<u64, Flight>,
+    next_request: u64,
+    failures_left: u32,
+}
+
+#[derive(Debug)]
+struct Served {
+    serving: Serving,
+    next_target: usize,
+}
+
+#[derive(Debug)]
+struct Flight {
+    target: RouteTarget,
+    cut: bool,
+}
+
+/// What a host answers a new request.
+#[derive(Debug)]
+pub enum MemoryAnswer {
+    /// An instance has it; it is in flight until this is dropped.
+    Instance(MemoryRequest),
+    /// The host is routed to no instance: the app is stopped.
+    Stopped,
+    /// The host is not routed.
+    Unknown,
+}
+
+/// A request in flight; dropping it ends it.
+#[derive(Debug)]
+pub struct MemoryRequest {
+    ingress: Arc<MemoryIngress>,
+    id: u64,
+    target: RouteTarget,
+}
+
+impl MemoryRequest {
+    /// Which instance has it.
+    #[must_use]
+    pub fn target(&self) -> &RouteTarget {
+        &self.target
+    }
+
+    /// True once a drain has cut it.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.ingress.locked().in_flight.get(&self.id).is_none_or(|flight| flight.cut)
+    }
+}
+
+impl Drop for MemoryRequest {
+    fn drop(&mut self) {
+        self.ingress.locked().in_flight.remove(&self.id);
+        self.ingress.ended.send_modify(|count| *count += 1);
+    }
+}
+
+impl Default for MemoryIngress {
+    fn default() -> Self {
+        Self { state: Mutex::default(), ended: watch::Sender::new(0) }
+    }
+}
+
+impl MemoryIngress {
+    /// An ingress without routes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes every probe of `address` find this.
+    pub fn set_probe(&self, address: SocketAddr, probe: Probe) {
+        self.script_probes(address, [probe]);
+    }
+
+    /// Makes the probes of `address` find these, one after the other; the last one stays.
+    pub fn script_probes(&self, address: SocketAddr, probes: impl IntoIterator<Item = Probe>) {
+        self.locked().probes.insert(address, probes.into_iter().collect());
+    }
+
+    /// Makes the next `calls` calls of the trait fail with `Unavailable`, without an effect.
+    pub fn fail_next(&self, calls: u32) {
+        self.locked().failures_left = calls;
+    }
+
+    /// Begins a request, as a browser would.
+    #[must_use]
+    pub fn request(self: &Arc<Self>, host: &Host) -> MemoryAnswer {
+        let mut state = self.locked();
+        let Some(served) = state.hosts.get_mut(host) else { return MemoryAnswer::Unknown };
+        let Some(route) = &served.serving.route else { return MemoryAnswer::Unknown };
+        let Some(target) = route.targets.get(served.next_target % route.targets.len().max(1)).cloned() else {
+            return MemoryAnswer::Stopped;
+        };
+        served.next_target = served.next_target.wrapping_add(1);
+        let id = state.next_request;
+        state.next_request += 1;
+        state.in_flight.insert(id, Flight { target: target.clone(), cut: false });
+        MemoryAnswer::Instance(MemoryRequest { ingress: Arc::clone(self), id, target })
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, unless this call is to fail.
+    fn answering(&self, operation: &'static str) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.locked();
+        if state.failures_left > 0 {
+            state.failures_left -= 1;
+            return Err(Error::new(Kind::Unavailable, operation, "the proxy does not answer"));
+        }
+        Ok(state)
+    }
+
+    fn change(
+        &self,
+        operation: &'static str,
+        host: &Host,
+        generation: Generation,
+        route: Option<Route>,
+    ) -> Result<()> {
+        let mut state = self.answering(operation)?;
+        match state.hosts.get(host).map(|served| served.serving.generation) {
+            Some(present) if present > generation => Err(Error::stale_generation(operation, present)),
+            Some(present) if present == generation => Ok(()),
+            _ => {
+                let serving = Serving { generation, route };
+                state.hosts.insert(host.clone(), Served { serving, next_target: 0 });
+                Ok(())
+            }
+        }
+    }
+}
+
+impl State {
+    fn is_routed(&self, instance: &InstanceName, address: SocketAddr) -> bool {
+        self.hosts
+            .values()
+            .filter_map(|served| served.serving.route.as_ref())
+            .flat_map(|route| &route.targets)
+            .any(|target| target.instance == *instance && target.address == address)
+    }
+}
+
+#[async_trait]
+impl Ingress for MemoryIngress {
+    fn url(&self, host: &Host) -> String {
+        format!("http://{host}")
+    }
+
+    async fn publish(&self, _context: &Context, route: &Route, generation: Generation) -> Result<()> {
+        self.change("ingress.publish", &route.host, generation, Some(route.clone()))
+    }
+
+    async fn withdraw(&self, _context: &Context, host: &Host, generation: Generation) -> Result<()> {
+        self.change("ingress.withdraw", host, generation, None)
+    }
+
+    async fn serving(&self, _context: &Context, host: &Host) -> Result<Option<Serving>> {
+        Ok(self.answering("ingress.serving")?.hosts.get(host).map(|served| served.serving.clone()))
+    }
+
+    async fn drain(&self, context: &Context, instance: &InstanceName, address: SocketAddr) -> Result<()> {
+        const OPERATION: &str = "ingress.drain";
+        if self.answering(OPERATION)?.is_routed(instance, address) {
+            return Err(Error::still_routed(OPERATION, instance));
+        }
+        let is_of = |flight: &Flight| flight.target.instance == *instance && flight.target.address == address;
+        let mut ended = self.ended.subscribe();
+        let waited = context
+            .run(OPERATION, async {
+                // The sender lives as long as `self`.
+                let _ = ended.wait_for(|_| !self.locked().in_flight.values().any(is_of)).await;
+                Ok(())
+            })
+            .await;
+        match waited {
+            Err(error) if error.kind() == Kind::Timeout => {
+                for flight in self.locked().in_flight.values_mut().filter(|flight| is_of(flight)) {
+                    flight.cut = true;
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    async fn probe(&self, _context: &Context, address: SocketAddr, _check: &HealthCheck) -> Result<Probe> {
+        let mut state = self.answering("ingress.probe")?;
+        let Some(script) = state.probes.get_mut(&address) else { return Ok(Probe::Healthy) };
+        let next = if script.len() > 1 { script.pop_front() } else { script.front().cloned() };
+        Ok(next.unwrap_or(Probe::Healthy))
+    }
+
+    async fn ping(&self, _context: &Context) -> Result<()> {
+        self.answering("ingress.ping").map(drop)
+    }
+}

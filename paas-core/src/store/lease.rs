@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Scope;
+use super::{Scope, is_key};
 
 /// What a lease is on: an app's id. Two workers never hold the same key.
 pub type WorkKey = String;
@@ -52,7 +52,8 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseChange {
     /// Makes `key` due at `due`, or earlier if it is due earlier already. Whoever holds it keeps it; the work is
-    /// due again when they release it. The class of a held or already due key stays as it is.
+    /// due again when they release it. The earlier of two due times brings its class along, but what is due by now
+    /// keeps the class (and with it the place in the queue) that it has.
     Schedule {
         /// The key.
         key: WorkKey,
@@ -67,9 +68,18 @@ pub enum LeaseChange {
     Release {
         /// The lease.
         lease: Lease,
-        /// When and as what it is due again; with `None`, only if it was scheduled meanwhile.
+        /// When and as what it is due again; with `None`, only if it was scheduled meanwhile. If both, the earlier.
         next: Option<(WorkClass, Timestamp)>,
     },
+}
+
+impl LeaseChange {
+    pub(super) fn is_bounded(&self) -> bool {
+        match self {
+            Self::Schedule { key, .. } => is_key(key),
+            Self::Release { lease, .. } => is_key(&lease.key),
+        }
+    }
 }
 
 /// What a worker asks for.
@@ -90,6 +100,7 @@ pub struct Claim {
 pub struct Claimed {
     /// The leases.
     pub leases: Vec<Lease>,
-    /// When the next work becomes due, if nothing changes before.
+    /// When the next work becomes due (its time comes, or a lease on it ends), if nothing changes before; always
+    /// in the future. Work that is due already, but beyond the limits, comes with the next claim.
     pub next_due: Option<Timestamp>,
 }

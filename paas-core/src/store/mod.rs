@@ -1,9 +1,11 @@
 //! The state store: the narrow waist between the platform and a database.
 
+mod agenda;
 mod lease;
 mod record;
 mod stream;
 
+pub use agenda::{Agenda, Work};
 pub use lease::{Claim, Claimed, Lease, LeaseChange, WorkClass, WorkKey};
 pub use record::{Cursor, Expect, IndexRange, Keys, Page, Record, Scan, Scope, UniqueReach, Write};
 pub use stream::{Append, Change, Position, StoredEvent, StreamId};
@@ -14,9 +16,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
-/// Changes that take effect together, or not at all.
+/// Changes that take effect together, or not at all: writes, then appends, then lease changes, each in their order.
 ///
 /// Conditions are part of the changes: a [`Write`] and an [`Append`] say which version they expect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,12 +33,45 @@ pub struct Batch {
     pub leases: Vec<LeaseChange>,
 }
 
+impl Batch {
+    /// The most writes, events and lease changes together.
+    pub const MAX_PARTS: usize = 1_000;
+    /// The longest document or event, in bytes.
+    pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+    /// The longest id, key value or stream name, in bytes.
+    pub const MAX_KEY_BYTES: usize = 512;
+
+    /// Checks the bounds, for those who implement a store.
+    ///
+    /// # Errors
+    /// `Invalid` when a part is too large, or an id is empty.
+    pub fn check(&self, operation: &'static str) -> Result<()> {
+        let events = self.appends.iter().map(|append| append.events.len()).sum::<usize>();
+        let is_bounded = self.writes.len() + events + self.leases.len() <= Self::MAX_PARTS
+            && self.writes.iter().all(Write::is_bounded)
+            && self.appends.iter().all(Append::is_bounded)
+            && self.leases.iter().all(LeaseChange::is_bounded);
+        if is_bounded {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Invalid, operation, "the change is too large")
+                .hint("at most 1,000 parts, 1 MiB a document, 512 bytes a key"))
+        }
+    }
+}
+
+/// True for an id, stream or work key that a store can keep.
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.len() <= Batch::MAX_KEY_BYTES
+}
+
 /// What a commit assigned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
     /// The new version of each written record, in the order of the batch; 0 for a removal.
     pub versions: Vec<u64>,
-    /// The position of the first event of each append, in the order of the batch; those behind it follow it.
+    /// The position of the first event of each append, in the order of the batch; those behind it follow it. 0 for
+    /// an append without events, which only checks the version.
     pub positions: Vec<Position>,
 }
 
@@ -68,13 +103,14 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Conflict` when an expected version or the fence does not hold (the error's code is `fenced` for the fence),
-    /// `AlreadyExists` when a unique key is taken (the code is the key's name), `Unavailable` when the database is.
+    /// `AlreadyExists` when a unique key is taken (the code is the key's name), `NotFound` when there is nothing to
+    /// update, `Invalid` when a bound is exceeded, `Unavailable` when the database is.
     async fn commit(&self, batch: Batch) -> Result<Committed>;
 
     /// The record of this kind and id, if it exists, has not expired, and is within the scope.
     async fn get(&self, scope: &Scope, kind: &'static str, id: &str) -> Result<Option<Record>>;
 
-    /// The record that holds a unique key.
+    /// The record that holds a unique key; for the system, of a key that several orgs hold, the first org's.
     async fn find(
         &self,
         scope: &Scope,
@@ -107,7 +143,8 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// `Conflict` with the code `fenced` when it is no longer held.
     async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Lease>;
 
-    /// How much work of a class is due or held ahead of `key`; with `None`, how much there is in all.
+    /// How much work of a class is held, or due and to be claimed before `key`: 0 if `key` does not wait in that
+    /// class. With `None`, how much is due or held in all.
     async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64>;
 
     /// Wakes whoever waits for new events or new work. Only a hint: it may be late, doubled or, when the receiver

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::{Batch, is_key};
 use crate::domain::OrgId;
 
 /// Who owns a record or event; on a read, who asks.
@@ -95,7 +96,8 @@ pub enum Write {
         /// The document.
         body: Vec<u8>,
     },
-    /// Replaces the document of an existing record and leaves its keys as they are.
+    /// Replaces the document of an existing record and leaves its keys as they are. Without one of this owner it
+    /// is a `NotFound`, or a `Conflict` if a version is expected.
     Update {
         /// Its owner.
         scope: Scope,
@@ -108,7 +110,8 @@ pub enum Write {
         /// The document.
         body: Vec<u8>,
     },
-    /// Removes a record and its keys; removing what is absent succeeds, unless a version is expected.
+    /// Removes a record and its keys; removing what is absent (or another owner's) changes nothing and succeeds,
+    /// unless a version is expected.
     Remove {
         /// Its owner.
         scope: Scope,
@@ -119,6 +122,22 @@ pub enum Write {
         /// The version it must have.
         expect: Expect,
     },
+}
+
+impl Write {
+    pub(super) fn is_bounded(&self) -> bool {
+        let (id, keys, body) = match self {
+            Self::Put { id, keys, body, .. } => (id, Some(keys), body.len()),
+            Self::Update { id, body, .. } => (id, None, body.len()),
+            Self::Remove { id, .. } => (id, None, 0),
+        };
+        let are_keys_bounded = keys.is_none_or(|keys| {
+            keys.unique.len() + keys.index.len() <= Batch::MAX_PARTS
+                && keys.unique.iter().all(|(_, value, _)| value.len() <= Batch::MAX_KEY_BYTES)
+                && keys.index.iter().all(|(_, value)| value.len() <= Batch::MAX_KEY_BYTES)
+        });
+        is_key(id) && are_keys_bounded && body <= Batch::MAX_BODY_BYTES
+    }
 }
 
 /// A range of an index key.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Scope;
+use super::{Batch, Scope, is_key};
 use crate::domain::{AppId, DeploymentId};
 
 /// The name of an event stream: the id of what it is about.
@@ -59,7 +59,7 @@ pub struct Position(pub u64);
 /// Events to append to one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Append {
-    /// The owner of the events.
+    /// The owner of the stream: another one than that of its events is a `Conflict`.
     pub scope: Scope,
     /// The stream; it exists once it has an event.
     pub stream: StreamId,
@@ -69,6 +69,12 @@ pub struct Append {
     pub at: Timestamp,
     /// The events.
     pub events: Vec<Vec<u8>>,
+}
+
+impl Append {
+    pub(super) fn is_bounded(&self) -> bool {
+        is_key(self.stream.as_str()) && self.events.iter().all(|body| body.len() <= Batch::MAX_BODY_BYTES)
+    }
 }
 
 /// An event as the store keeps it.

@@ -5,6 +5,7 @@
 //! ```
 //! expands to one named test for each promise of the trait.
 
+pub mod chaos;
 pub mod container_runtime;
 pub mod dns_service;
 pub mod git_provider;

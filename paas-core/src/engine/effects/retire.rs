@@ -1,0 +1,53 @@
+//! Retire: drain and remove every instance that is not live.
+
+use futures::{StreamExt, stream};
+
+use super::{Effects, Work};
+use crate::context::Context;
+use crate::domain::Instance;
+use crate::error::{Kind, Result};
+use crate::logs::LogSource;
+use crate::pipeline::Output;
+use crate::runtime::Selector;
+
+/// How many instances are retired at once.
+const CONCURRENCY: usize = 4;
+
+impl Effects {
+    /// Fails only while the engine is out; an instance that can't be removed is left, and listed.
+    pub(super) async fn retire(&self, context: &Context, work: &mut Work<'_>) -> Result<Output> {
+        let spec = work.spec;
+        let live = work.state.outputs.started.as_ref().filter(|_| spec.kind.serves()).map(|(live, _)| &live.name);
+        let selector = Selector { org: Some(spec.org.clone()), app: Some(spec.app.clone()) };
+        let instances = self.services.runtime.list(context, &selector).await?;
+        let old: Vec<_> = instances.into_iter().filter(|instance| Some(&instance.name) != live).collect();
+        let results: Vec<_> = stream::iter(old)
+            .map(|instance| async move { (self.retire_one(context, &instance).await, instance.name) })
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        let (mut removed, mut left) = (Vec::new(), Vec::new());
+        for (result, name) in results {
+            match result {
+                Ok(()) => removed.push(name),
+                Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+                Err(error) => {
+                    tracing::warn!(instance = %name, ?error, "an instance could not be retired");
+                    context.log(LogSource::System, format!("{name} could not be removed: {error}"));
+                    left.push(name);
+                }
+            }
+        }
+        Ok(Output::Retired { removed, left })
+    }
+
+    async fn retire_one(&self, context: &Context, instance: &Instance) -> Result<()> {
+        let settings = &self.services.settings;
+        let draining = context.with_budget(settings.drain);
+        self.services.ingress.drain(&draining, &instance.name, instance.address).await?;
+        self.services.runtime.stop(context, &instance.name, settings.stop_grace).await?;
+        self.collector.finish(&instance.name).await;
+        self.services.runtime.remove(context, &instance.name).await?;
+        self.addresses.free(&instance.deployment).await
+    }
+}

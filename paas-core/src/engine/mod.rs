@@ -1,0 +1,26 @@
+//! The engine: claims due apps, and takes their operations through the pipeline.
+//!
+//! # Flow
+//! The supervisor claims leases and gives each to a worker. A worker replays the journal of the app's operation,
+//! asks [`State::decide`](crate::pipeline::State::decide) what to do, records that it begins, acts, and records
+//! the outcome together with the beginning of the next step: one commit a step.
+//!
+//! # Guarantees
+//! - Nothing is done that was not recorded first; what was recorded is repeated after a crash, under the same names.
+//! - A worker whose lease was lost writes nothing more and publishes nothing more.
+
+mod addresses;
+mod collector;
+mod effects;
+mod hub;
+mod journal;
+mod services;
+mod supervisor;
+mod worker;
+
+pub(crate) use addresses::Addresses;
+pub(crate) use collector::Collector;
+pub(crate) use effects::Effects;
+pub(crate) use hub::{Hub, Watch};
+pub(crate) use services::Services;
+pub(crate) use supervisor::Engine;

@@ -1,0 +1,93 @@
+//! Everything that the engine works with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::context::Context;
+use crate::dns::DnsService;
+use crate::domain::{AppId, Config, Env, EnvName, OrgId, Secret, Source};
+use crate::error::{self, Result};
+use crate::git::{GitProvider, Repository};
+use crate::ids::Ids;
+use crate::image::ImageBuilder;
+use crate::ingress::Ingress;
+use crate::logs::LogStore;
+use crate::plan::Planner;
+use crate::records::Records;
+use crate::runtime::ContainerRuntime;
+use crate::seal::{Keyring, Sealed};
+use crate::settings::Settings;
+use crate::store::StateStore;
+
+/// The adapters and what goes with them.
+#[derive(Clone, Debug)]
+pub(crate) struct Services {
+    pub store: Arc<dyn StateStore>,
+    pub git: Arc<dyn GitProvider>,
+    pub planner: Arc<dyn Planner>,
+    pub builder: Arc<dyn ImageBuilder>,
+    pub runtime: Arc<dyn ContainerRuntime>,
+    pub dns: Arc<dyn DnsService>,
+    pub ingress: Arc<dyn Ingress>,
+    pub logs: Arc<dyn LogStore>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn Ids>,
+    pub keyring: Arc<Keyring>,
+    pub settings: Arc<Settings>,
+}
+
+impl Services {
+    pub(crate) fn records(&self) -> Records {
+        Records::new(self.store.clone())
+    }
+
+    /// A context without a deadline.
+    pub(crate) fn context(&self) -> Context {
+        Context::new(self.clock.clone())
+    }
+
+    /// Seals an app's environment.
+    pub(crate) fn seal_env(&self, app: &AppId, env: &Env) -> Result<(Sealed, Vec<EnvName>)> {
+        let plain: BTreeMap<&str, &str> =
+            env.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+        let plain = serde_json::to_string(&plain).map_err(error::map("env.seal"))?;
+        let sealed = self.keyring.seal(&env_purpose(app), &Secret::from(plain))?;
+        Ok((sealed, env.names().cloned().collect()))
+    }
+
+    /// Opens an app's environment.
+    pub(crate) fn open_env(&self, app: &AppId, config: &Config) -> Result<Env> {
+        let plain = self.keyring.open_sealed(&env_purpose(app), &config.env)?;
+        let plain: BTreeMap<EnvName, Secret> =
+            serde_json::from_str(plain.expose()).map_err(error::map("env.open"))?;
+        let mut env = Env::default();
+        for (name, value) in plain {
+            env.set(name, value)?;
+        }
+        Ok(env)
+    }
+
+    /// Seals the token of an app's repository.
+    pub(crate) fn seal_token(&self, app: &AppId, token: &Secret) -> Result<Sealed> {
+        self.keyring.seal(&token_purpose(app), token)
+    }
+
+    /// The repository of an app, as it may be read.
+    pub(crate) fn repository(&self, org: &OrgId, app: &AppId, source: &Source) -> Result<Repository> {
+        let token = source
+            .token
+            .as_ref()
+            .map(|sealed| self.keyring.open_sealed(&token_purpose(app), sealed))
+            .transpose()?;
+        Ok(Repository { org: org.clone(), url: source.repository.clone(), token })
+    }
+}
+
+fn env_purpose(app: &AppId) -> String {
+    format!("{app}/env")
+}
+
+fn token_purpose(app: &AppId) -> String {
+    format!("{app}/token")
+}

@@ -1,0 +1,233 @@
+//! Claims due work and gives it to workers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::effects::Effects;
+use super::hub::Hub;
+use super::services::Services;
+use super::worker::Worker;
+use crate::error::{Error, Kind};
+use crate::records::UNKNOWN_EVENT;
+use crate::store::{Claim, Claimed, Lease, WorkClass};
+
+/// The longest the store is not asked for work: the net below lost hints.
+const POLL: Duration = Duration::from_secs(5);
+/// The wait after the store failed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The most leases one claim takes: the rest is for other servers, or for the next claim.
+const CLAIM: usize = 64;
+/// How many expired records one sweep removes, and how often it sweeps.
+const SWEEP_RECORDS: usize = 500;
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// What operators should know about the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EngineStatus {
+    /// Apps whose operation can't go on, and why.
+    pub stuck: BTreeMap<String, String>,
+    /// Why no work can be claimed now.
+    pub outage: Option<String>,
+}
+
+/// The engine of one process.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    worker: Arc<Worker>,
+    services: Arc<Services>,
+    hub: Arc<Hub>,
+    name: String,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    busy: Mutex<BTreeMap<WorkClass, usize>>,
+    status: Mutex<EngineStatus>,
+}
+
+impl Engine {
+    pub(crate) fn new(services: Arc<Services>, effects: Arc<Effects>, hub: Arc<Hub>) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        let name = format!("worker-{:016x}", services.ids.random());
+        let worker = Arc::new(Worker {
+            services: services.clone(),
+            effects,
+            hub: hub.clone(),
+            stop: stop.clone(),
+        });
+        Arc::new(Self {
+            worker,
+            services,
+            hub,
+            name,
+            stop,
+            tasks: TaskTracker::new(),
+            busy: Mutex::default(),
+            status: Mutex::default(),
+        })
+    }
+
+    /// Begins to work.
+    pub(crate) fn start(self: &Arc<Self>) {
+        let changes = self.services.store.changes();
+        let (hub, stop) = (self.hub.clone(), self.stop.clone());
+        self.tasks.spawn(async move { hub.run(changes, stop).await });
+        let engine = self.clone();
+        self.tasks.spawn(async move { engine.claim_work().await });
+        let engine = self.clone();
+        self.tasks.spawn(async move { engine.sweep().await });
+    }
+
+    /// Runs work of the platform that ends when the engine stops.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// Stops claiming, lets go of what is under way, and returns when nothing of it runs any more. What was under
+    /// way goes on at the next start.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// What operators should know.
+    pub(crate) fn status(&self) -> EngineStatus {
+        locked(&self.status).clone()
+    }
+
+    async fn claim_work(self: Arc<Self>) {
+        while !self.stop.is_cancelled() {
+            let wait = match self.services.store.claim(&self.claim()).await {
+                Ok(Claimed { leases, next_due }) => {
+                    locked(&self.status).outage = None;
+                    let is_empty = leases.is_empty();
+                    for lease in leases {
+                        self.clone().work_on(lease);
+                    }
+                    if !is_empty {
+                        continue;
+                    }
+                    let now = self.services.clock.now();
+                    let until_due = next_due.map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
+                    until_due.map_or(POLL, |wait| wait.min(POLL))
+                }
+                Err(error) => {
+                    tracing::warn!(?error, "no work can be claimed");
+                    locked(&self.status).outage = Some(error.message().to_owned());
+                    PAUSE
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = self.hub.work() => {}
+                () = self.services.clock.sleep(wait) => {}
+            }
+        }
+    }
+
+    fn claim(&self) -> Claim {
+        let settings = &self.services.settings;
+        let busy = locked(&self.busy);
+        let free = |class: WorkClass, slots: usize| {
+            (class, slots.saturating_sub(busy.get(&class).copied().unwrap_or_default()).min(CLAIM))
+        };
+        Claim {
+            worker: self.name.clone(),
+            limit: BTreeMap::from([
+                free(WorkClass::Light, settings.operation_slots),
+                free(WorkClass::Build, settings.build_slots),
+            ]),
+            slots: BTreeMap::from([(WorkClass::Build, settings.build_slots)]),
+            duration: settings.lease,
+        }
+    }
+
+    fn work_on(self: Arc<Self>, lease: Lease) {
+        *locked(&self.busy).entry(lease.class).or_default() += 1;
+        let tasks = self.tasks.clone();
+        tasks.spawn(async move {
+            let class = lease.class;
+            self.work(lease).await;
+            if let Some(count) = locked(&self.busy).get_mut(&class) {
+                *count -= 1;
+            }
+        });
+    }
+
+    /// Works on one lease; when the store is out in between, goes on as soon as it answers, if the lease still holds.
+    async fn work(&self, mut lease: Lease) {
+        let app = lease.key.clone();
+        loop {
+            let error = match self.worker.run(lease.clone()).await {
+                Ok(()) => {
+                    locked(&self.status).stuck.remove(&app);
+                    return;
+                }
+                Err(error) => error,
+            };
+            if error.kind() == Kind::Conflict {
+                tracing::info!(%app, ?error, "another worker has the app now");
+                return;
+            }
+            if !error.is_transient() {
+                self.park(&app, &error);
+                return;
+            }
+            tracing::warn!(%app, ?error, "the store is out: waiting");
+            loop {
+                if self.stop.is_cancelled() {
+                    return;
+                }
+                self.services.clock.sleep(PAUSE).await;
+                match self.services.store.renew(&lease, self.services.settings.lease).await {
+                    Ok(renewed) => {
+                        lease = renewed;
+                        break;
+                    }
+                    Err(error) if error.kind() == Kind::Conflict => return,
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Leaves an app alone whose operation can't go on: its lease runs out and it is tried again with every claim
+    /// after that, so that an upgrade or a mended record gets it going.
+    fn park(&self, app: &str, error: &Error) {
+        tracing::error!(%app, ?error, "an operation can't go on");
+        let reason = match error.reason() {
+            Some(UNKNOWN_EVENT) => "its journal holds an event that this version does not know".to_owned(),
+            _ => error.message().to_owned(),
+        };
+        locked(&self.status).stuck.insert(app.to_owned(), reason);
+    }
+
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = self.services.clock.sleep(SWEEP) => {}
+            }
+            if let Err(error) = self.services.store.sweep(SWEEP_RECORDS).await {
+                tracing::warn!(?error, "expired records could not be removed");
+            }
+        }
+    }
+}
+
+/// Nothing that panics runs under these locks.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,398 @@
+//! Takes one app's operations through the pipeline, under one lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::collector::OperationLog;
+use super::effects::{Effects, FOREIGN_NAME, Performed, Scratch, Work};
+use super::hub::{Hub, Watch};
+use super::journal::{Extra, Journal};
+use super::services::Services;
+use crate::context::Context;
+use crate::domain::{App, AppId, AppStatus, OperationKind, Step};
+use crate::error::{Error, Failure, Kind, Result};
+use crate::pipeline::{Action, Event, Outcome, Output, Phase, State};
+use crate::records::{self, Versioned};
+use crate::store::{Batch, Expect, Lease, LeaseChange, Scope, StreamId, WorkClass, Write};
+
+/// The most substitutes for an instance's name.
+const MAX_FALLBACKS: u32 = 5;
+/// How long a cancelled step gets to prove that nothing of it goes on.
+const CANCEL_GRACE: Duration = Duration::from_secs(60);
+/// How long a step that is under way gets to end when the platform stops.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How often undoing is tried.
+const UNDO_TRIES: u32 = 5;
+
+/// Works on one app.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub services: Arc<Services>,
+    pub effects: Arc<Effects>,
+    pub hub: Arc<Hub>,
+    /// Fires when the platform stops: the worker lets go of the app.
+    pub stop: CancellationToken,
+}
+
+/// How a worker's turn on one operation ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// The operation is over, and the lease is still held for the next one.
+    Ended,
+    /// The lease was given back.
+    Released,
+}
+
+/// What became of an effect.
+enum Attended<T> {
+    /// It came to an end.
+    Done(Result<T>),
+    /// The platform stops: whether it acted is for the next start to find out.
+    Interrupted,
+}
+
+impl Worker {
+    /// Works until there is nothing to do for the app now.
+    ///
+    /// # Errors
+    /// `Conflict` with the code `fenced` when the lease was lost; `Internal` with the code `unknown_event` for a
+    /// journal that this version can't read; the store's.
+    pub(crate) async fn run(&self, mut lease: Lease) -> Result<()> {
+        let app: AppId = lease.key.parse()?;
+        loop {
+            let status: Option<Versioned<AppStatus>> =
+                self.services.records().get(&lease.scope, app.as_str()).await?;
+            let next = status.and_then(|status| status.value.active.or_else(|| status.value.queue.first().cloned()));
+            let Some(id) = next else { return self.release(&lease, None).await };
+            let Some(mut journal) = Journal::load(self.services.clone(), lease.clone(), &app, &id).await? else {
+                return self.release(&lease, None).await;
+            };
+            if self.drive(&mut journal).await? == Turn::Released {
+                return Ok(());
+            }
+            lease = journal.lease().clone();
+        }
+    }
+
+    async fn release(&self, lease: &Lease, next: Option<(WorkClass, Timestamp)>) -> Result<()> {
+        let release = LeaseChange::Release { lease: lease.clone(), next };
+        let batch = Batch { fence: Some(lease.clone()), leases: vec![release], ..Batch::default() };
+        self.services.store.commit(batch).await.map(drop)
+    }
+
+    /// Takes one operation as far as it goes now.
+    async fn drive(&self, journal: &mut Journal) -> Result<Turn> {
+        let id = journal.spec.id.clone();
+        let news = self.hub.watch(StreamId::from(&id));
+        let log = OperationLog::start(self.services.logs.clone(), journal.spec.app.clone(), id);
+        let mut drive = Drive { worker: self, journal, news, log, scratch: Scratch::default() };
+        let turn = drive.take_steps().await;
+        drive.log.flush().await;
+        turn
+    }
+}
+
+/// One worker on one operation.
+struct Drive<'a> {
+    worker: &'a Worker,
+    journal: &'a mut Journal,
+    news: Watch,
+    log: Arc<OperationLog>,
+    scratch: Scratch,
+}
+
+impl Drive<'_> {
+    fn services(&self) -> &Services {
+        &self.worker.services
+    }
+
+    async fn take_steps(&mut self) -> Result<Turn> {
+        loop {
+            let now = self.services().clock.now();
+            if self.worker.stop.is_cancelled() {
+                return self.let_go(self.journal.lease().class, now).await;
+            }
+            match self.journal.state.decide(now) {
+                Action::Do { step, .. } if step == Step::Build && self.journal.lease().class != WorkClass::Build => {
+                    return self.let_go(WorkClass::Build, now).await;
+                }
+                Action::Do { step, attempt } => {
+                    if !matches!(self.journal.state.phase, Phase::Running { .. }) {
+                        self.begin(step, attempt).await?;
+                        continue;
+                    }
+                    if let Some(turn) = self.do_step(step, attempt).await? {
+                        return Ok(turn);
+                    }
+                }
+                Action::Undo { step } => {
+                    if let Some(turn) = self.undo_step(step).await? {
+                        return Ok(turn);
+                    }
+                }
+                Action::Sleep { until } => return self.let_go(WorkClass::Light, until).await,
+                Action::Finish { outcome } => return self.end(&outcome).await,
+                // Its last event and the app's record are written in one commit: they can't disagree.
+                Action::Idle => {
+                    return Err(Error::internal("worker.drive", "the active operation is over already")
+                        .context("deployment", &self.journal.spec.id));
+                }
+            }
+        }
+    }
+
+    async fn let_go(&self, class: WorkClass, due: Timestamp) -> Result<Turn> {
+        self.worker.release(self.journal.lease(), Some((class, due))).await?;
+        Ok(Turn::Released)
+    }
+
+    async fn begin(&mut self, step: Step, attempt: u32) -> Result<()> {
+        let make = |state: &State, _: &AppStatus| {
+            // Somebody may have asked to cancel in the meantime.
+            let is_wanted = state.decide(Timestamp::MAX) == Action::Do { step, attempt };
+            let events = is_wanted.then_some(Event::Started { step, attempt });
+            Ok((events.into_iter().collect(), Extra::default()))
+        };
+        self.journal.commit(make).await
+    }
+
+    /// Does a step and records what came of it, with the beginning of the next step.
+    async fn do_step(&mut self, step: Step, attempt: u32) -> Result<Option<Turn>> {
+        let remaining = self.services().settings.retry.deadline.saturating_sub(self.journal.state.busy);
+        let context = self.services().context().with_budget(remaining).with_log(self.log.sink());
+        let (state, status, spec) =
+            (self.journal.state.clone(), self.journal.status().clone(), self.journal.spec.clone());
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let effects = self.worker.effects.clone();
+        let mut work = Work { spec: &spec, state: &state, status: &status, scratch: &mut scratch };
+        let attended = if is_cancelled(&state) {
+            // It began before a crash and is not wanted any more: undoing looks for what it left.
+            Attended::Done(Err(Error::cancelled("worker.do_step")))
+        } else {
+            self.attend(&context, effects.perform(&context, step, &mut work)).await?
+        };
+        self.scratch = scratch;
+        match attended {
+            Attended::Interrupted => {
+                let now = self.services().clock.now();
+                self.let_go(self.journal.lease().class, now).await.map(Some)
+            }
+            Attended::Done(Err(error))
+                if error.reason() == Some(FOREIGN_NAME) && step == Step::Start && state.fallback < MAX_FALLBACKS =>
+            {
+                let fallback = state.fallback + 1;
+                let make = |_: &State, _: &AppStatus| Ok((vec![Event::NameTaken { fallback }], Extra::default()));
+                self.journal.commit(make).await.map(|()| None)
+            }
+            Attended::Done(Err(error)) => self.record_failure(step, attempt, &error).await.map(|()| None),
+            Attended::Done(Ok(performed)) => self.record_success(step, attempt, performed).await,
+        }
+    }
+
+    /// Runs an effect, and meanwhile renews the lease and watches for a request to cancel. The outer error is the
+    /// worker's, the inner one the effect's.
+    async fn attend<T>(&mut self, context: &Context, effect: impl Future<Output = Result<T>>) -> Result<Attended<T>> {
+        let clock = self.services().clock.clone();
+        let renewal = self.services().settings.lease_renewal;
+        let stop = self.worker.stop.clone();
+        let mut effect = std::pin::pin!(effect);
+        let mut renew_at = clock.elapsed() + renewal;
+        let (mut cancel_until, mut stop_at) = (None, None);
+        loop {
+            if context.is_cancelled() && cancel_until.is_none() {
+                cancel_until = Some(clock.elapsed() + CANCEL_GRACE);
+            }
+            let wake_at = [Some(renew_at), cancel_until, stop_at].into_iter().flatten().min().unwrap_or(renew_at);
+            tokio::select! {
+                biased;
+                result = &mut effect => {
+                    let is_interrupted = stop.is_cancelled() && context.is_cancelled() && result.is_err();
+                    return Ok(if is_interrupted { Attended::Interrupted } else { Attended::Done(result) });
+                }
+                () = stop.cancelled(), if stop_at.is_none() => stop_at = Some(clock.elapsed() + STOP_GRACE),
+                () = self.news.changed() => self.watch_for_cancel(context).await?,
+                () = clock.sleep(wake_at.saturating_sub(clock.elapsed())) => {
+                    let now = clock.elapsed();
+                    if cancel_until.is_some_and(|until| now >= until) {
+                        tracing::warn!(deployment = %self.journal.spec.id, "a cancelled step did not end in time");
+                        return Ok(Attended::Done(Err(Error::cancelled("worker.attend"))));
+                    }
+                    if stop_at.is_some_and(|at| now >= at) {
+                        context.cancel();
+                        stop_at = Some(now + CANCEL_GRACE);
+                    }
+                    if now >= renew_at {
+                        self.renew(context).await?;
+                        self.watch_for_cancel(context).await?;
+                        renew_at = now + renewal;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn watch_for_cancel(&mut self, context: &Context) -> Result<()> {
+        match self.journal.refresh().await {
+            // The store is out: the next renewal looks again.
+            Err(error) if error.is_transient() => return Ok(()),
+            result => result?,
+        }
+        if is_cancelled(&self.journal.state) {
+            context.cancel();
+        }
+        Ok(())
+    }
+
+    async fn renew(&mut self, context: &Context) -> Result<()> {
+        let duration = self.services().settings.lease;
+        match self.services().store.renew(self.journal.lease(), duration).await {
+            Ok(lease) => {
+                self.journal.set_lease(lease);
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::Conflict => {
+                context.cancel();
+                Err(error)
+            }
+            // The store is out: the lease may still be good, and every write is fenced.
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn record_failure(&mut self, step: Step, attempt: u32, error: &Error) -> Result<()> {
+        if error.kind() == Kind::Internal {
+            tracing::error!(deployment = %self.journal.spec.id, ?step, ?error, "a step failed");
+        } else {
+            tracing::info!(deployment = %self.journal.spec.id, ?step, ?error, "a step failed");
+        }
+        let (random, now) = (self.services().ids.random(), self.services().clock.now());
+        let services = self.worker.services.clone();
+        let make = |state: &State, _: &AppStatus| {
+            let event = if is_cancelled(state) {
+                let failure = Failure::from(&Error::cancelled(error.operation().to_owned()));
+                Event::Failed { step, attempt, failure, retry: None }
+            } else {
+                let retry = services.settings.retry.after(state, step, attempt, error, now, random);
+                if retry.is_none() && step == Step::Retire {
+                    // It never fails the operation: what is left is the warden's.
+                    Event::Finished { step, output: Output::Retired { removed: Vec::new(), left: Vec::new() } }
+                } else {
+                    Event::Failed { step, attempt, failure: Failure::from(error), retry }
+                }
+            };
+            Ok((vec![event], Extra::default()))
+        };
+        self.journal.commit(make).await
+    }
+
+    async fn record_success(&mut self, step: Step, attempt: u32, performed: Performed) -> Result<Option<Turn>> {
+        let Performed { output, found, writes } = performed;
+        let (now, lease) = (self.services().clock.now(), self.journal.lease().clone());
+        let frees_slot = step == Step::Build && lease.class == WorkClass::Build;
+        let make = |state: &State, _: &AppStatus| {
+            if is_cancelled(state) {
+                let failure = Failure::from(&Error::cancelled("worker.record_success"));
+                return Ok((vec![Event::Failed { step, attempt, failure, retry: None }], Extra::default()));
+            }
+            let mut events = vec![Event::Finished { step, output: output.clone() }];
+            let mut last = step;
+            if let Some(image) = &found {
+                last = Step::Build;
+                events.push(Event::Started { step: last, attempt: 1 });
+                events.push(Event::Finished { step: last, output: Output::Built { image: image.clone(), cached: true } });
+            }
+            let mut extra = Extra { writes: writes.clone(), ..Extra::default() };
+            if frees_slot {
+                let next = Some((WorkClass::Light, now));
+                extra.release = Some(LeaseChange::Release { lease: lease.clone(), next });
+            } else if let Some(next) = state.kind().step_after(last).filter(|next| *next != Step::Build) {
+                events.push(Event::Started { step: next, attempt: 1 });
+            }
+            Ok((events, extra))
+        };
+        self.journal.commit(make).await?;
+        Ok((frees_slot && !is_cancelled(&self.journal.state)).then_some(Turn::Released))
+    }
+
+    async fn undo_step(&mut self, step: Step) -> Result<Option<Turn>> {
+        if self.journal.state.phase != (Phase::Undoing { step: Some(step) }) {
+            let make = |_: &State, _: &AppStatus| Ok((vec![Event::UndoStarted { step }], Extra::default()));
+            return self.journal.commit(make).await.map(|()| None);
+        }
+        let context = self.services().context().with_log(self.log.sink());
+        let effects = self.worker.effects.clone();
+        let (state, status, spec) =
+            (self.journal.state.clone(), self.journal.status().clone(), self.journal.spec.clone());
+        let mut scratch = Scratch::default();
+        for attempt in 1.. {
+            let mut work = Work { spec: &spec, state: &state, status: &status, scratch: &mut scratch };
+            // A request to cancel does not concern what is undone anyway: the effect gets a context of its own.
+            let (event, writes) = match self.attend(&context.child(), effects.undo(&context, step, &mut work)).await? {
+                Attended::Interrupted => {
+                    let now = self.services().clock.now();
+                    return self.let_go(self.journal.lease().class, now).await.map(Some);
+                }
+                Attended::Done(Ok(writes)) => (Event::UndoFinished { step }, writes),
+                Attended::Done(Err(error)) if error.is_transient() && attempt < UNDO_TRIES => {
+                    let random = self.services().ids.random();
+                    let delay = self.services().settings.retry.backoff.delay(attempt - 1, random, None);
+                    self.services().clock.sleep(delay).await;
+                    continue;
+                }
+                Attended::Done(Err(error)) => {
+                    tracing::warn!(deployment = %spec.id, ?step, ?error, "a step could not be undone");
+                    (Event::UndoFailed { step, failure: Failure::from(&error) }, Vec::new())
+                }
+            };
+            let make = |_: &State, _: &AppStatus| {
+                Ok((vec![event.clone()], Extra { writes: writes.clone(), ..Extra::default() }))
+            };
+            return self.journal.commit(make).await.map(|()| None);
+        }
+        Ok(None)
+    }
+
+    /// Records the end, and gives the lease back when nothing waits behind it.
+    async fn end(&mut self, outcome: &Outcome) -> Result<Turn> {
+        let is_deleted = self.journal.spec.kind == OperationKind::Delete && *outcome == Outcome::Succeeded;
+        let (removals, appends) = if is_deleted { self.removal().await? } else { (Vec::new(), Vec::new()) };
+        let lease = self.journal.lease().clone();
+        let id = self.journal.spec.id.clone();
+        let make = |_: &State, status: &AppStatus| {
+            let is_last = is_deleted || status.queue.iter().all(|queued| *queued == id);
+            let release = is_last.then(|| LeaseChange::Release { lease: lease.clone(), next: None });
+            let extra = Extra { writes: removals.clone(), appends: appends.clone(), release, removes_app: is_deleted };
+            Ok((vec![Event::Ended { outcome: outcome.clone() }], extra))
+        };
+        self.journal.commit(make).await?;
+        let is_last = is_deleted || self.journal.status().queue.is_empty();
+        Ok(if is_last { Turn::Released } else { Turn::Ended })
+    }
+
+    /// The records that go with the last commit of a deletion, and the app's own last event.
+    async fn removal(&self) -> Result<(Vec<Write>, Vec<crate::store::Append>)> {
+        let journal = &self.journal;
+        let records = self.services().records();
+        let scope = Scope::Org(journal.spec.org.clone());
+        let mut writes = vec![
+            records::remove(journal.status(), Expect::Any),
+            records::remove(&journal.spec, Expect::Any),
+        ];
+        let app: Option<Versioned<App>> = records.get(&scope, journal.spec.app.as_str()).await?;
+        let Some(app) = app else { return Ok((writes, Vec::new())) };
+        writes.push(records::remove(&app.value, Expect::Any));
+        let stream = StreamId::from(&app.value.id);
+        let version = records.events(&scope, &stream, 0).await?.last().map_or(0, |last| last.version);
+        let event = Event::AppDeleted { name: app.value.name };
+        let append = records::append(scope, stream, version, self.services().clock.now(), &[event])?;
+        Ok((writes, vec![append]))
+    }
+}
+
+/// True if the operation is to stop and still can.
+fn is_cancelled(state: &State) -> bool {
+    state.cancel.is_some() && !state.is_committed()
+}

@@ -1,0 +1,257 @@
+//! The machine of the in-memory builder and runtime: what was built on it, and what runs there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::domain::{AppId, Image, Instance, InstanceName, InstanceState, OrgId, Port, TreeId};
+use crate::error::Failure;
+use crate::image::BuildKey;
+use crate::logs::LogStream;
+use crate::runtime::{OutputLine, Subnet};
+
+/// What building a tree does, and what the image does when it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// The lines that the build writes.
+    pub build_output: Vec<String>,
+    /// How long it takes.
+    pub build_time: Duration,
+    /// How it fails, if it does.
+    pub build_failure: Option<Failure>,
+    /// The port that the image says it listens on.
+    pub exposes: Option<Port>,
+    /// What the image runs.
+    pub program: Program,
+}
+
+/// What an image does when it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// The lines that it writes at its start.
+    pub output: Vec<String>,
+    /// How long it takes until it answers.
+    pub answers_after: Duration,
+    /// How it ends by itself, if it does.
+    pub exit: Option<ProgramExit>,
+    /// It goes on when it is asked to end.
+    pub ignores_stop: bool,
+}
+
+/// How a program ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramExit {
+    /// How long after its start.
+    pub after: Duration,
+    /// With which code.
+    pub code: i64,
+    /// Because it used more memory than it may.
+    pub out_of_memory: bool,
+}
+
+/// A machine in memory: images, containers and networks, shared by a [`MemoryBuilder`](super::MemoryBuilder)
+/// and a [`MemoryRuntime`](super::MemoryRuntime).
+///
+/// Programs live by the clock: nothing runs in the background. A program that ended stays ended; this machine
+/// restarts nothing by itself.
+///
+/// ```
+/// use std::sync::Arc;
+/// use paas_core::SystemClock;
+/// use paas_core::memory::{MemoryBuilder, MemoryHost, MemoryRuntime};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let host = MemoryHost::new(Arc::new(SystemClock::new()));
+/// let builder = MemoryBuilder::new(host.clone());
+/// let runtime = MemoryRuntime::new(host.clone());
+/// assert!(host.instances().is_empty());
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryHost {
+    clock: Arc<dyn Clock>,
+    state: Arc<Mutex<State>>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) scripts: BTreeMap<TreeId, Script>,
+    pub(super) images: BTreeMap<String, BuiltImage>,
+    pub(super) containers: BTreeMap<InstanceName, Container>,
+    pub(super) networks: BTreeMap<OrgId, Option<Subnet>>,
+    pub(super) foreign_names: BTreeSet<InstanceName>,
+    pub(super) builds_running: usize,
+    pub(super) builds_begun: u64,
+    pub(super) containers_begun: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct BuiltImage {
+    pub(super) key: BuildKey,
+    pub(super) org: OrgId,
+    pub(super) app: AppId,
+    pub(super) image: Image,
+    pub(super) program: Program,
+}
+
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) instance: Instance,
+    pub(super) fingerprint: String,
+    pub(super) digest: String,
+    pub(super) program: Program,
+    /// Monotonic, on the host's clock.
+    pub(super) started: Duration,
+    pub(super) output: Vec<OutputLine>,
+    /// Set when it was ended from outside.
+    pub(super) ended: Option<InstanceState>,
+}
+
+impl Container {
+    /// What it does at the monotonic time `now`.
+    pub(super) fn state(&self, now: Duration) -> InstanceState {
+        if let Some(ended) = &self.ended {
+            return ended.clone();
+        }
+        match self.program.exit {
+            Some(exit) if now >= self.started + exit.after => {
+                InstanceState::Exited { code: exit.code, out_of_memory: exit.out_of_memory }
+            }
+            _ => InstanceState::Running,
+        }
+    }
+
+    pub(super) fn observed(&self, now: Duration) -> Instance {
+        Instance { state: self.state(now), ..self.instance.clone() }
+    }
+
+    pub(super) fn write(&mut self, now: Timestamp, stream: LogStream, text: &str) {
+        // Times are strictly increasing, as an engine's are in practice.
+        let after_last = self.output.last().map(|line| line.at + SignedDuration::from_nanos(1));
+        let at = after_last.map_or(now, |after| now.max(after));
+        self.output.push(OutputLine { at, stream, text: text.to_owned() });
+    }
+}
+
+impl MemoryHost {
+    /// An empty machine on `clock`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Arc::default(), changed: watch::Sender::new(()) }
+    }
+
+    /// Says what building `tree` does from now on. A tree without a script builds at once, and its program
+    /// answers at once and runs for ever.
+    pub fn script(&self, tree: TreeId, script: Script) {
+        self.locked().scripts.insert(tree, script);
+    }
+
+    /// Gives `name` to something that is not the platform's.
+    pub fn take_name(&self, name: InstanceName) {
+        self.locked().foreign_names.insert(name);
+    }
+
+    /// What is called by names that are not the platform's.
+    #[must_use]
+    pub fn foreign_names(&self) -> Vec<InstanceName> {
+        self.locked().foreign_names.iter().cloned().collect()
+    }
+
+    /// Every instance, in the order of their names.
+    #[must_use]
+    pub fn instances(&self) -> Vec<Instance> {
+        let now = self.clock.elapsed();
+        self.locked().containers.values().map(|container| container.observed(now)).collect()
+    }
+
+    /// Every image, in the order of their digests.
+    #[must_use]
+    pub fn images(&self) -> Vec<Image> {
+        self.locked().images.values().map(|built| built.image.clone()).collect()
+    }
+
+    /// The orgs that have a network.
+    #[must_use]
+    pub fn networks(&self) -> Vec<OrgId> {
+        self.locked().networks.keys().cloned().collect()
+    }
+
+    /// How many builds run now.
+    #[must_use]
+    pub fn builds_running(&self) -> usize {
+        self.locked().builds_running
+    }
+
+    /// How many builds were begun; a build that was answered from what is there does not count.
+    #[must_use]
+    pub fn builds_begun(&self) -> u64 {
+        self.locked().builds_begun
+    }
+
+    /// How many containers were begun.
+    #[must_use]
+    pub fn containers_begun(&self) -> u64 {
+        self.locked().containers_begun
+    }
+
+    /// True if a program answers at `address` now: what a health check would find.
+    #[must_use]
+    pub fn answers(&self, address: SocketAddr) -> bool {
+        let now = self.clock.elapsed();
+        self.locked().containers.values().any(|container| {
+            container.instance.address == address
+                && container.state(now) == InstanceState::Running
+                && now >= container.started + container.program.answers_after
+        })
+    }
+
+    /// Lets a running program write a line; no running program of that name writes none.
+    pub fn write(&self, name: &InstanceName, stream: LogStream, text: &str) {
+        let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
+        let mut state = self.locked();
+        if let Some(container) = state.containers.get_mut(name)
+            && container.state(elapsed) == InstanceState::Running
+        {
+            container.write(now, stream, text);
+        }
+        drop(state);
+        self.notify();
+    }
+
+    /// Ends a program as if it had crashed.
+    pub fn crash(&self, name: &InstanceName, code: i64) {
+        if let Some(container) = self.locked().containers.get_mut(name) {
+            container.ended.get_or_insert(InstanceState::Exited { code, out_of_memory: false });
+        }
+        self.notify();
+    }
+
+    /// Removes every image, as an operator's clean-up would.
+    pub fn forget_images(&self) {
+        self.locked().images.clear();
+    }
+
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(super) fn locked(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held leaves plain data behind.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn notify(&self) {
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}

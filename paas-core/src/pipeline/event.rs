@@ -1,0 +1,230 @@
+//! The events of the journals: a persisted format that later versions must read.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    AppId, AppName, CommitId, DeploymentId, Generation, Image, Instance, InstanceName, OperationKind, Port,
+    ReleaseNumber, Step, TreeId,
+};
+use crate::error::Failure;
+use crate::image::BuildKey;
+use crate::store::{Position, StreamId};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// An operation was accepted: the first event of its journal.
+    Accepted {
+        /// What it does.
+        kind: OperationKind,
+        /// To which app.
+        app: AppId,
+    },
+    /// A step is about to act.
+    Started {
+        /// The step.
+        step: Step,
+        /// The number of the try, from 1. After a crash the step is repeated without another event.
+        attempt: u32,
+    },
+    /// A step did what it should.
+    Finished {
+        /// The step.
+        step: Step,
+        /// What came of it.
+        output: Output,
+    },
+    /// A step failed.
+    Failed {
+        /// The step.
+        step: Step,
+        /// The number of the try.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+        /// When and where it goes on; without one the operation is undone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry: Option<RetryPlan>,
+    },
+    /// The instance's name belongs to something foreign: from here on its substitute of this number is used.
+    NameTaken {
+        /// The number of the substitute.
+        fallback: u32,
+    },
+    /// Somebody wants the operation to stop.
+    CancelRequested {
+        /// Why.
+        reason: CancelReason,
+    },
+    /// A step is about to be undone.
+    UndoStarted {
+        /// The step.
+        step: Step,
+    },
+    /// A step was undone.
+    UndoFinished {
+        /// The step.
+        step: Step,
+    },
+    /// A step could not be undone: what it left is listed for the warden.
+    UndoFailed {
+        /// The step.
+        step: Step,
+        /// Why.
+        failure: Failure,
+    },
+    /// The operation is over: the last event of its journal.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+    /// An app was created. In the app's own stream.
+    AppCreated {
+        /// Its name.
+        name: AppName,
+    },
+    /// An app was changed. In the app's own stream.
+    AppChanged {
+        /// The fields that changed.
+        fields: Vec<String>,
+    },
+    /// An app was deleted with everything it had. In the app's own stream.
+    AppDeleted {
+        /// The name that is free again.
+        name: AppName,
+    },
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Output {
+    /// Of [`Step::Fetch`].
+    Fetched {
+        /// The commit.
+        commit: CommitId,
+        /// The tree of the app's root directory.
+        tree: TreeId,
+    },
+    /// Of [`Step::Plan`].
+    Planned {
+        /// How it is built.
+        recipe: String,
+        /// Why.
+        reasons: Vec<String>,
+        /// What the image is kept under.
+        key: BuildKey,
+        /// The port that the plan expects.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<Port>,
+    },
+    /// Of [`Step::Build`].
+    Built {
+        /// The image.
+        image: Image,
+        /// True if it had been built before.
+        cached: bool,
+    },
+    /// Of [`Step::Start`].
+    Started {
+        /// The instance.
+        instance: Instance,
+        /// The port its program should listen on.
+        port: Port,
+    },
+    /// Of [`Step::Verify`].
+    Verified {
+        /// How many probes it took.
+        probes: u32,
+    },
+    /// Of [`Step::Route`], when the operation ends with an instance that answers.
+    Routed {
+        /// The generation of the route.
+        generation: Generation,
+        /// The release that is live from here on.
+        release: ReleaseNumber,
+        /// Where it answers.
+        url: String,
+    },
+    /// Of [`Step::Route`], when the operation takes the route away.
+    Withdrawn {
+        /// The generation of the withdrawal.
+        generation: Generation,
+    },
+    /// Of [`Step::Retire`].
+    Retired {
+        /// The instances that are gone.
+        removed: Vec<InstanceName>,
+        /// The instances that could not be removed: the warden's.
+        left: Vec<InstanceName>,
+    },
+    /// Of [`Step::Purge`].
+    Purged {
+        /// How many images were removed.
+        images: u64,
+    },
+}
+
+/// When and where a failed step goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryPlan {
+    /// The step to go back to.
+    pub from: Step,
+    /// The number of its next try: the same as the last when the try did not count.
+    pub attempt: u32,
+    /// Not before.
+    pub at: Timestamp,
+}
+
+/// Why an operation is to stop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum CancelReason {
+    /// Somebody asked.
+    Requested,
+    /// A newer operation was accepted.
+    Superseded {
+        /// The newer one.
+        by: DeploymentId,
+    },
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did what was asked.
+    Succeeded,
+    /// It failed and was undone.
+    Failed {
+        /// The step that failed.
+        step: Step,
+        /// Why.
+        failure: Failure,
+    },
+    /// It was cancelled and undone.
+    Cancelled,
+    /// It made room for a newer one and was undone.
+    Superseded {
+        /// The newer one.
+        by: DeploymentId,
+    },
+}
+
+/// An event with its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Its stream: the id of the operation or app.
+    pub stream: StreamId,
+    /// Its number within the stream, from 1, without gaps.
+    pub version: u64,
+    /// Its place in the feed over all streams.
+    pub position: Position,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
+}

@@ -1,0 +1,201 @@
+//! What an event means for the records that people read.
+
+use super::event::{CancelReason, Event, Outcome, Output, Recorded};
+use super::state::State;
+use crate::domain::{
+    AppState, AppStatus, Condition, ConditionKind, Deployment, DeploymentState, Generation, OperationKind, Step,
+};
+use crate::error::Failure;
+
+/// Brings both records up to an event. `state` is the operation's state after it.
+///
+/// Answers true if the app's record changed, so that a step that concerns only the deployment writes one record.
+pub(crate) fn project(
+    state: &State,
+    recorded: &Recorded,
+    deployment: &mut Deployment,
+    status: &mut AppStatus,
+) -> bool {
+    match &recorded.event {
+        Event::Started { step, .. } => {
+            deployment.step = Some(*step);
+            deployment.state = state_at(deployment.kind, *step);
+            activate(status, deployment)
+        }
+        Event::Finished { step, output } => finish_step(*step, output, recorded, state, deployment, status),
+        Event::Failed { step, failure, retry, .. } => {
+            deployment.step = Some(*step);
+            if retry.is_none() && failure.kind != crate::error::Kind::Cancelled {
+                deployment.failure = Some(failure.clone());
+            }
+            observe_failure(*step, failure, recorded, deployment.kind, status)
+        }
+        Event::UndoStarted { .. } => activate(status, deployment),
+        Event::UndoFinished { step: Step::Route } => {
+            status.route = state.undo_generation;
+            true
+        }
+        Event::CancelRequested { reason: CancelReason::Superseded { by } } => {
+            deployment.superseded_by.get_or_insert_with(|| by.clone());
+            false
+        }
+        Event::Ended { outcome } => {
+            end(outcome, recorded, deployment, status);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The state of an operation at a step, for people.
+fn state_at(kind: OperationKind, step: Step) -> DeploymentState {
+    match step {
+        // Live already: what is being retired is the old one.
+        Step::Retire if kind.serves() => DeploymentState::Running,
+        _ if !kind.serves() => DeploymentState::Stopping,
+        Step::Fetch | Step::Plan | Step::Build => DeploymentState::Building,
+        Step::Start | Step::Verify | Step::Route | Step::Retire | Step::Purge => DeploymentState::Starting,
+    }
+}
+
+fn activate(status: &mut AppStatus, deployment: &Deployment) -> bool {
+    if status.active.as_ref() == Some(&deployment.id) {
+        return false;
+    }
+    status.active = Some(deployment.id.clone());
+    status.queue.retain(|queued| *queued != deployment.id);
+    true
+}
+
+fn finish_step(
+    step: Step,
+    output: &Output,
+    recorded: &Recorded,
+    state: &State,
+    deployment: &mut Deployment,
+    status: &mut AppStatus,
+) -> bool {
+    deployment.step = Some(step);
+    match output {
+        Output::Fetched { commit, .. } => deployment.commit = Some(commit.clone()),
+        Output::Built { cached, .. } => deployment.cached = Some(*cached),
+        Output::Routed { generation, release, url } => {
+            deployment.state = DeploymentState::Running;
+            deployment.release = Some(*release);
+            deployment.settled_at = Some(recorded.at);
+            status.state = AppState::Running;
+            status.live = Some(*release);
+            status.last_release = status.last_release.max(*release);
+            status.instance = state.outputs.started.as_ref().map(|(instance, _)| instance.clone());
+            status.url = (!url.is_empty()).then(|| url.clone());
+            status.route = *generation;
+            let source: &[ConditionKind] = match deployment.kind {
+                OperationKind::Deploy => &[ConditionKind::SourceFetched, ConditionKind::ImageBuilt],
+                _ => &[],
+            };
+            let served = [
+                ConditionKind::ContainerStarted,
+                ConditionKind::Healthy,
+                ConditionKind::DnsReady,
+                ConditionKind::Routed,
+                ConditionKind::Ready,
+            ];
+            for kind in source.iter().chain(&served) {
+                observe(status, *kind, true, "observed", recorded);
+            }
+            return true;
+        }
+        Output::Withdrawn { generation } => return withdraw(*generation, recorded, deployment.kind, status),
+        Output::Planned { .. }
+        | Output::Started { .. }
+        | Output::Verified { .. }
+        | Output::Retired { .. }
+        | Output::Purged { .. } => {}
+    }
+    false
+}
+
+fn withdraw(generation: Generation, recorded: &Recorded, kind: OperationKind, status: &mut AppStatus) -> bool {
+    status.state = if kind == OperationKind::Delete { AppState::Deleting } else { AppState::Stopped };
+    status.instance = None;
+    status.url = None;
+    status.route = generation;
+    for condition in [ConditionKind::ContainerStarted, ConditionKind::Healthy, ConditionKind::Routed, ConditionKind::Ready]
+    {
+        observe(status, condition, false, "stopped on request", recorded);
+    }
+    true
+}
+
+/// A failure is an observation about the app only while nothing of it is live: otherwise what serves still serves.
+fn observe_failure(
+    step: Step,
+    failure: &Failure,
+    recorded: &Recorded,
+    kind: OperationKind,
+    status: &mut AppStatus,
+) -> bool {
+    if status.live.is_some() || !kind.serves() {
+        return false;
+    }
+    let condition = match step {
+        Step::Fetch => ConditionKind::SourceFetched,
+        Step::Plan | Step::Build => ConditionKind::ImageBuilt,
+        Step::Start => ConditionKind::ContainerStarted,
+        Step::Verify => ConditionKind::Healthy,
+        Step::Route | Step::Retire | Step::Purge => ConditionKind::Routed,
+    };
+    observe(status, condition, false, &failure.message, recorded);
+    true
+}
+
+fn observe(status: &mut AppStatus, kind: ConditionKind, holds: bool, reason: &str, recorded: &Recorded) {
+    let reason = reason.to_owned();
+    match status.conditions.iter_mut().find(|condition| condition.kind == kind) {
+        Some(condition) if condition.holds == holds && condition.reason == reason => {}
+        Some(condition) => *condition = Condition { kind, holds, reason, at: recorded.at },
+        None => status.conditions.push(Condition { kind, holds, reason, at: recorded.at }),
+    }
+}
+
+fn end(outcome: &Outcome, recorded: &Recorded, deployment: &mut Deployment, status: &mut AppStatus) {
+    deployment.settled_at.get_or_insert(recorded.at);
+    deployment.state = match outcome {
+        Outcome::Succeeded => match deployment.kind {
+            OperationKind::Stop => DeploymentState::Stopped,
+            OperationKind::Delete => DeploymentState::Deleted,
+            _ => DeploymentState::Running,
+        },
+        Outcome::Failed { step, failure } => {
+            deployment.step = Some(*step);
+            deployment.failure = Some(failure.clone());
+            DeploymentState::Failed
+        }
+        Outcome::Cancelled => DeploymentState::Cancelled,
+        Outcome::Superseded { by } => {
+            deployment.superseded_by = Some(by.clone());
+            DeploymentState::Superseded
+        }
+    };
+    if matches!(outcome, Outcome::Failed { .. }) && status.live.is_none() && deployment.kind.serves() {
+        status.state = AppState::Failed;
+    }
+    status.active = status.active.take().filter(|active| *active != deployment.id);
+    status.queue.retain(|queued| *queued != deployment.id);
+}
+
+/// The state of an app while `active` is under way: derived, so that a step need not write the app's record.
+pub(crate) fn shown_state(status: &AppStatus, active: Option<&Deployment>) -> AppState {
+    let Some(active) = active.filter(|active| !active.state.is_settled()) else {
+        return status.state;
+    };
+    match (active.kind, active.state, status.state) {
+        (OperationKind::Delete, _, _) => AppState::Deleting,
+        (OperationKind::Stop, ..) => status.state,
+        (_, _, AppState::Running | AppState::Crashed) => AppState::RollingOut,
+        (_, DeploymentState::Starting, _) => AppState::Starting,
+        (_, DeploymentState::Building, _) => AppState::Building,
+        (_, _, AppState::Failed) => AppState::Pending,
+        _ => status.state,
+    }
+}

@@ -1,0 +1,314 @@
+//! The state of an operation: a fold over its journal.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::event::{CancelReason, Event, Outcome, Output, Recorded, RetryPlan};
+use crate::domain::{AppId, CommitId, Generation, Image, Instance, OperationKind, Port, ReleaseNumber, Step, TreeId};
+use crate::error::Failure;
+
+/// Where an operation is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// The journal is empty.
+    #[default]
+    Empty,
+    /// The next step has not begun.
+    Ready {
+        /// The step.
+        next: Step,
+    },
+    /// A step began; whether it acted is unknown until it finished or failed.
+    Running {
+        /// The step.
+        step: Step,
+        /// The number of the try.
+        attempt: u32,
+        /// When it began.
+        since: Timestamp,
+    },
+    /// A step failed and is to be tried again.
+    Waiting {
+        /// When and where.
+        retry: RetryPlan,
+    },
+    /// Every step finished.
+    Complete,
+    /// A step failed for good or the operation was cancelled: effects are being undone.
+    Undoing {
+        /// The step whose undoing began.
+        step: Option<Step>,
+    },
+    /// It is over.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// What the finished steps brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outputs {
+    /// The commit and its tree.
+    pub fetched: Option<(CommitId, TreeId)>,
+    /// The port that the plan expects.
+    pub planned_port: Option<Port>,
+    /// The image, and whether it had been built before.
+    pub built: Option<(Image, bool)>,
+    /// The instance and its port.
+    pub started: Option<(Instance, Port)>,
+    /// The release that went live and where it answers.
+    pub routed: Option<(ReleaseNumber, String)>,
+}
+
+/// The state of an operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// What it does and to which app; set by the first event.
+    pub identity: Option<(OperationKind, AppId)>,
+    /// Where it is.
+    pub phase: Phase,
+    /// How often each step was begun. A step in it may have had effects.
+    pub attempts: BTreeMap<Step, u32>,
+    /// What the finished steps brought.
+    pub outputs: Outputs,
+    /// The number of the instance's substitute name; 0 for the wanted one.
+    pub fallback: u32,
+    /// Why it is to stop.
+    pub cancel: Option<CancelReason>,
+    /// Why it fails, and where.
+    pub failure: Option<(Step, Failure)>,
+    /// What is undone already, or was given up.
+    pub undone: Vec<Step>,
+    /// What could not be undone.
+    pub leftovers: Vec<Step>,
+    /// The generation of its route: the position of the event that began the step.
+    pub route_generation: Generation,
+    /// The generation of the route's restoration.
+    pub undo_generation: Generation,
+    /// How long its steps were busy, and waited to be tried again, in all; an outage of the platform's own parts
+    /// and the queue do not count.
+    pub busy: Duration,
+    /// How many tries in a row ended because a part of the platform itself was out. They do not count as tries.
+    pub outages: u32,
+    /// The number of events.
+    pub version: u64,
+}
+
+/// An event that cannot follow what is already in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("event {version} of {stream} cannot follow the events before it")]
+pub struct IllegalEvent {
+    /// The journal.
+    pub stream: String,
+    /// The number of the event.
+    pub version: u64,
+}
+
+impl State {
+    /// The state after one more event.
+    ///
+    /// # Errors
+    /// [`IllegalEvent`] when the event does not fit; the state is lost, as the journal is broken.
+    pub fn apply(mut self, recorded: &Recorded) -> Result<Self, IllegalEvent> {
+        if recorded.version == self.version + 1 && self.absorb(recorded).is_some() {
+            self.version = recorded.version;
+            Ok(self)
+        } else {
+            Err(IllegalEvent { stream: recorded.stream.to_string(), version: recorded.version })
+        }
+    }
+
+    /// Folds a whole journal.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn replay<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> Result<Self, IllegalEvent> {
+        events.into_iter().try_fold(Self::default(), Self::apply)
+    }
+
+    /// What it does; deploys, until the first event says so.
+    #[must_use]
+    pub fn kind(&self) -> OperationKind {
+        self.identity.as_ref().map_or(OperationKind::Deploy, |(kind, _)| *kind)
+    }
+
+    /// True once Route is finished: from here on nothing is undone and nothing can be cancelled.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        let is_behind_route = |step: Step| step > Step::Route;
+        match &self.phase {
+            Phase::Ready { next } => is_behind_route(*next),
+            Phase::Running { step, .. } => is_behind_route(*step),
+            Phase::Waiting { retry } => is_behind_route(retry.from),
+            Phase::Complete | Phase::Ended { .. } => true,
+            Phase::Empty | Phase::Undoing { .. } => false,
+        }
+    }
+
+    /// True once it is over.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. })
+    }
+
+    /// The effects that are still to be undone, the newest first.
+    #[must_use]
+    pub fn to_undo(&self) -> Option<Step> {
+        [Step::Route, Step::Start]
+            .into_iter()
+            .find(|step| self.attempts.contains_key(step) && !self.undone.contains(step))
+    }
+
+    /// `None` if the event is illegal here.
+    fn absorb(&mut self, recorded: &Recorded) -> Option<()> {
+        match (&self.phase, &recorded.event) {
+            (Phase::Empty, Event::Accepted { kind, app }) => {
+                self.identity = Some((*kind, app.clone()));
+                self.phase = Phase::Ready { next: *kind.steps().first()? };
+            }
+            (Phase::Ready { next }, Event::Started { step, attempt: 1 }) if next == step && self.cancel.is_none() => {
+                self.begin(recorded, *step, 1);
+            }
+            (Phase::Waiting { retry }, Event::Started { step, attempt })
+                if retry.from == *step && retry.attempt == *attempt && self.cancel.is_none() =>
+            {
+                self.begin(recorded, *step, *attempt);
+            }
+            // Finishing Route makes the release live: after a request to cancel it is undone instead.
+            (Phase::Running { step: running, since, .. }, Event::Finished { step, output })
+                if running == step && (*step != Step::Route || self.cancel.is_none()) =>
+            {
+                self.busy += elapsed(*since, recorded.at);
+                self.outages = 0;
+                self.keep(*step, output)?;
+                self.phase = self.kind().step_after(*step).map_or(Phase::Complete, |next| Phase::Ready { next });
+            }
+            (Phase::Running { step: running, attempt: tried, since }, Event::Failed { step, attempt, failure, retry })
+                if running == step && tried == attempt =>
+            {
+                match retry {
+                    Some(retry) => {
+                        let is_legal = retry.from <= *step && self.attempts.contains_key(&retry.from);
+                        let counts = retry.from != *step || retry.attempt > *attempt;
+                        if !is_legal {
+                            return None;
+                        }
+                        if counts {
+                            self.busy += elapsed(*since, retry.at.max(recorded.at));
+                            self.outages = 0;
+                        } else {
+                            self.outages += 1;
+                        }
+                        self.phase = Phase::Waiting { retry: retry.clone() };
+                    }
+                    None => {
+                        self.busy += elapsed(*since, recorded.at);
+                        self.failure = Some((*step, failure.clone()));
+                        self.phase = if *step > Step::Route { Phase::Complete } else { Phase::Undoing { step: None } };
+                    }
+                }
+            }
+            (Phase::Running { step: Step::Start, .. }, Event::NameTaken { fallback })
+                if *fallback == self.fallback + 1 =>
+            {
+                self.fallback = *fallback;
+            }
+            (phase, Event::CancelRequested { reason }) if *phase != Phase::Empty && !self.is_committed() => {
+                // The first reason counts: it is the one that people were told.
+                self.cancel.get_or_insert_with(|| reason.clone());
+            }
+            (Phase::Ready { .. } | Phase::Waiting { .. }, Event::UndoStarted { step })
+                if self.cancel.is_some() && self.to_undo() == Some(*step) =>
+            {
+                self.begin_undo(recorded, *step);
+            }
+            (Phase::Undoing { step: None }, Event::UndoStarted { step }) if self.to_undo() == Some(*step) => {
+                self.begin_undo(recorded, *step);
+            }
+            (Phase::Undoing { step: Some(undoing) }, Event::UndoFinished { step }) if undoing == step => {
+                self.undone.push(*step);
+                self.phase = Phase::Undoing { step: None };
+            }
+            (Phase::Undoing { step: Some(undoing) }, Event::UndoFailed { step, .. }) if undoing == step => {
+                self.undone.push(*step);
+                self.leftovers.push(*step);
+                self.phase = Phase::Undoing { step: None };
+            }
+            (_, Event::Ended { outcome }) if self.expected_outcome().as_ref() == Some(outcome) => {
+                self.phase = Phase::Ended { outcome: outcome.clone() };
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn begin(&mut self, recorded: &Recorded, step: Step, attempt: u32) {
+        self.attempts.insert(step, attempt);
+        if step == Step::Route {
+            self.route_generation = Generation(recorded.position.0);
+        }
+        self.phase = Phase::Running { step, attempt, since: recorded.at };
+    }
+
+    fn begin_undo(&mut self, recorded: &Recorded, step: Step) {
+        if step == Step::Route {
+            self.undo_generation = Generation(recorded.position.0);
+        }
+        self.phase = Phase::Undoing { step: Some(step) };
+    }
+
+    /// Folds an output in; `None` if it is another step's.
+    fn keep(&mut self, step: Step, output: &Output) -> Option<()> {
+        match (step, output) {
+            (Step::Fetch, Output::Fetched { commit, tree }) => {
+                self.outputs.fetched = Some((commit.clone(), tree.clone()));
+            }
+            (Step::Plan, Output::Planned { port, .. }) => self.outputs.planned_port = *port,
+            (Step::Build, Output::Built { image, cached }) => self.outputs.built = Some((image.clone(), *cached)),
+            (Step::Start, Output::Started { instance, port }) => {
+                self.outputs.started = Some((instance.clone(), *port));
+            }
+            (Step::Route, Output::Routed { release, url, .. }) if self.kind().serves() => {
+                self.outputs.routed = Some((*release, url.clone()));
+            }
+            (Step::Route, Output::Withdrawn { .. }) if !self.kind().serves() => {}
+            (Step::Verify, Output::Verified { .. })
+            | (Step::Retire, Output::Retired { .. })
+            | (Step::Purge, Output::Purged { .. }) => {}
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// How it ends, if it is at its end.
+    pub(super) fn expected_outcome(&self) -> Option<Outcome> {
+        let is_undone = match &self.phase {
+            Phase::Complete => {
+                return Some(match &self.failure {
+                    Some((step, failure)) => Outcome::Failed { step: *step, failure: failure.clone() },
+                    None => Outcome::Succeeded,
+                });
+            }
+            Phase::Ready { .. } | Phase::Waiting { .. } => self.cancel.is_some() && self.to_undo().is_none(),
+            Phase::Undoing { step: None } => self.to_undo().is_none(),
+            _ => false,
+        };
+        if !is_undone {
+            return None;
+        }
+        match (&self.cancel, &self.failure) {
+            (Some(CancelReason::Requested), _) => Some(Outcome::Cancelled),
+            (Some(CancelReason::Superseded { by }), _) => Some(Outcome::Superseded { by: by.clone() }),
+            (None, Some((step, failure))) => Some(Outcome::Failed { step: *step, failure: failure.clone() }),
+            (None, None) => None,
+        }
+    }
+}
+
+/// Time from `since` to `until`; none when the clock was set back.
+fn elapsed(since: Timestamp, until: Timestamp) -> Duration {
+    Duration::try_from(until.duration_since(since)).unwrap_or_default()
+}

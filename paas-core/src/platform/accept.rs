@@ -1,0 +1,311 @@
+//! Accepts operations: one commit makes the operation durable and decides what becomes of earlier ones.
+
+use super::Platform;
+use crate::domain::{
+    App, AppId, AppState, AppStatus, Config, Deployment, DeploymentId, DeploymentSpec, DeploymentState, DesiredState,
+    OperationKind, OrgId, Release, ReleaseNumber, Step,
+};
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::{CancelReason, Event, Outcome, Phase, Recorded, State, project};
+use crate::records::{self, Versioned, release_id};
+use crate::store::{Append, Batch, Expect, LeaseChange, Position, Scope, StreamId, WorkClass, Write};
+
+/// How often a commit is built anew after somebody else changed the same app.
+const TRIES: usize = 50;
+
+/// The code of the error for a release whose image is gone.
+pub(super) const IMAGE_GONE: &str = "image_gone";
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub kind: OperationKind,
+    /// For a rollback.
+    pub release: Option<ReleaseNumber>,
+    pub no_cache: bool,
+    /// The app's record with the changes that go with the operation, as they were made from this version.
+    pub changed: Option<Versioned<App>>,
+    /// What the app's own stream gets in the same commit.
+    pub event: Option<Event>,
+}
+
+impl Request {
+    pub(super) fn of(kind: OperationKind) -> Self {
+        Self { kind, release: None, no_cache: false, changed: None, event: None }
+    }
+}
+
+impl Platform {
+    /// Accepts an operation on an app.
+    pub(super) async fn accept(&self, org: &OrgId, app: &AppId, request: Request) -> Result<Deployment> {
+        let scope = Scope::Org(org.clone());
+        for _ in 0..TRIES {
+            let app = self.app_record(&scope, app.as_str()).await?;
+            let status: Option<Versioned<AppStatus>> = self.records().get(&scope, app.value.id.as_str()).await?;
+            let status = status.ok_or_else(no_such_app)?;
+            match self.try_accept(&scope, app, status, &request).await {
+                Err(error) if error.kind() == Kind::Conflict && error.reason().is_none() => {}
+                result => return result,
+            }
+        }
+        Err(Error::new(Kind::Unavailable, "platform.accept", "the app is being changed by too many at once"))
+    }
+
+    pub(super) async fn app_record(&self, scope: &Scope, id: &str) -> Result<Versioned<App>> {
+        self.records().get(scope, id).await?.ok_or_else(no_such_app)
+    }
+
+    async fn try_accept(
+        &self,
+        scope: &Scope,
+        app: Versioned<App>,
+        status: Versioned<AppStatus>,
+        request: &Request,
+    ) -> Result<Deployment> {
+        if let Some(running) = self.deletion(scope, &status.value).await? {
+            return match request.kind {
+                OperationKind::Delete => Ok(running),
+                _ => Err(refused("the app is being deleted", "wait until its name is free again")),
+            };
+        }
+        check(request.kind, &app.value, &status.value)?;
+        let (base, mut value) = match &request.changed {
+            Some(changed) if changed.version != app.version => return Err(changed_meanwhile()),
+            Some(changed) => (app.value, changed.value.clone()),
+            None => (app.value.clone(), app.value),
+        };
+        value.desired = match request.kind {
+            OperationKind::Deploy | OperationKind::Rollback | OperationKind::Start => DesiredState::Running,
+            OperationKind::Stop => DesiredState::Stopped,
+            OperationKind::Restart | OperationKind::Config | OperationKind::Delete => value.desired,
+        };
+        if let Some(number) = request.release {
+            value.config = self.release_config(scope, &value, number).await?;
+        }
+        let mut parts = Parts::default();
+        if value != base {
+            value.updated_at = self.services().clock.now();
+            parts.writes.push(records::update(&value, Expect::Version(app.version))?);
+        }
+        if let Some(event) = &request.event {
+            parts.appends.push(self.app_event(scope, &value.id, event).await?);
+        }
+        let Versioned { version, value: mut status } = status;
+        let deployment = self.enqueue(&value, &mut status, request, &mut parts)?;
+        self.supersede(scope, &mut status, &deployment, &mut parts).await?;
+        if status.queue.len() > self.services().settings.queue_limit {
+            return Err(Error::new(Kind::RateLimited, "platform.accept", "too many operations of this app are waiting")
+                .fault(crate::error::Fault::User)
+                .hint("wait until some of them are done, or cancel them"));
+        }
+        parts.writes.push(records::update(&status, Expect::Version(version))?);
+        self.commit(parts).await?;
+        Ok(deployment)
+    }
+
+    /// Commits; the error of a lost race has no code.
+    pub(super) async fn commit(&self, parts: Parts) -> Result<()> {
+        let Parts { writes, appends, leases } = parts;
+        self.services().store.commit(Batch { writes, appends, leases, ..Batch::default() }).await.map(drop)
+    }
+
+    /// Puts a new operation behind the others.
+    pub(super) fn enqueue(
+        &self,
+        app: &App,
+        status: &mut AppStatus,
+        request: &Request,
+        parts: &mut Parts,
+    ) -> Result<Deployment> {
+        let services = self.services();
+        let now = services.clock.now();
+        let id = DeploymentId::generate(services.ids.as_ref());
+        let scope = Scope::Org(app.org.clone());
+        let spec = DeploymentSpec {
+            id: id.clone(),
+            org: app.org.clone(),
+            app: app.id.clone(),
+            kind: request.kind,
+            source: app.source.clone(),
+            config: app.config.clone(),
+            from_release: request.release,
+            no_cache: request.no_cache,
+        };
+        let deployment = Deployment {
+            id: id.clone(),
+            org: app.org.clone(),
+            app: app.id.clone(),
+            kind: request.kind,
+            state: DeploymentState::Queued,
+            step: None,
+            commit: None,
+            cached: None,
+            release: None,
+            superseded_by: None,
+            failure: None,
+            created_at: now,
+            settled_at: None,
+            deadline_seconds: services.settings.retry.deadline.as_secs(),
+        };
+        let event = Event::Accepted { kind: request.kind, app: app.id.clone() };
+        parts.writes.push(records::put(&spec, Expect::Absent)?);
+        parts.writes.push(records::put(&deployment, Expect::Absent)?);
+        parts.appends.push(records::append(scope.clone(), StreamId::from(&id), 0, now, &[event])?);
+        parts.leases.push(LeaseChange::Schedule {
+            key: app.id.to_string(),
+            scope,
+            class: WorkClass::Light,
+            due: now,
+        });
+        status.queue.push(id);
+        Ok(deployment)
+    }
+
+    /// Ends what waits and is pointless now, and asks what is under way to stop if it still can.
+    async fn supersede(
+        &self,
+        scope: &Scope,
+        status: &mut AppStatus,
+        newer: &Deployment,
+        parts: &mut Parts,
+    ) -> Result<()> {
+        let reason = CancelReason::Superseded { by: newer.id.clone() };
+        let earlier: Vec<_> = status.queue.iter().filter(|id| **id != newer.id).cloned().collect();
+        for id in earlier {
+            let Some(old) = self.records().get::<Deployment>(scope, id.as_str()).await? else { continue };
+            if newer.kind.supersedes(old.value.kind) {
+                self.end_queued(scope, status, old, &reason, parts).await?;
+            }
+        }
+        let Some(active) = status.active.clone() else { return Ok(()) };
+        let Some(old) = self.records().get::<Deployment>(scope, active.as_str()).await? else { return Ok(()) };
+        if !newer.kind.supersedes(old.value.kind) {
+            return Ok(());
+        }
+        let state = self.replay(scope, &active).await?;
+        let is_routing = matches!(state.phase, Phase::Running { step: Step::Route, .. });
+        if !state.is_committed() && !is_routing && state.cancel.is_none() {
+            let events = [Event::CancelRequested { reason }];
+            let now = self.services().clock.now();
+            let stream = StreamId::from(&active);
+            parts.appends.push(records::append(scope.clone(), stream, state.version, now, &events)?);
+        }
+        Ok(())
+    }
+
+    /// Ends an operation that no worker has touched.
+    pub(super) async fn end_queued(
+        &self,
+        scope: &Scope,
+        status: &mut AppStatus,
+        deployment: Versioned<Deployment>,
+        reason: &CancelReason,
+        parts: &mut Parts,
+    ) -> Result<()> {
+        let Versioned { version, value: mut deployment } = deployment;
+        let outcome = match reason {
+            CancelReason::Requested => Outcome::Cancelled,
+            CancelReason::Superseded { by } => Outcome::Superseded { by: by.clone() },
+        };
+        let events = [Event::CancelRequested { reason: reason.clone() }, Event::Ended { outcome }];
+        let now = self.services().clock.now();
+        let stream = StreamId::from(&deployment.id);
+        let mut state = self.replay(scope, &deployment.id).await?;
+        let before = state.version;
+        for event in &events {
+            let recorded = Recorded {
+                stream: stream.clone(),
+                version: state.version + 1,
+                position: Position::default(),
+                at: now,
+                event: event.clone(),
+            };
+            state = state.apply(&recorded).map_err(|error| Error::internal("platform.end_queued", error))?;
+            project(&state, &recorded, &mut deployment, status);
+        }
+        parts.appends.push(records::append(scope.clone(), stream, before, now, &events)?);
+        parts.writes.push(records::update(&deployment, Expect::Version(version))?);
+        Ok(())
+    }
+
+    pub(super) async fn replay(&self, scope: &Scope, id: &DeploymentId) -> Result<State> {
+        let events = self.records().events(scope, &StreamId::from(id), 0).await?;
+        State::replay(&events).map_err(|error| Error::internal("platform.replay", error).code(records::UNKNOWN_EVENT))
+    }
+
+    /// The append of an event to an app's own stream.
+    pub(super) async fn app_event(&self, scope: &Scope, app: &AppId, event: &Event) -> Result<Append> {
+        let stream = StreamId::from(app);
+        let version = self.records().events(scope, &stream, 0).await?.last().map_or(0, |last| last.version);
+        records::append(scope.clone(), stream, version, self.services().clock.now(), std::slice::from_ref(event))
+    }
+
+    /// The deletion that is under way, if one is.
+    async fn deletion(&self, scope: &Scope, status: &AppStatus) -> Result<Option<Deployment>> {
+        for id in status.active.iter().chain(&status.queue) {
+            let deployment: Option<Versioned<Deployment>> = self.records().get(scope, id.as_str()).await?;
+            if let Some(deployment) = deployment.filter(|found| found.value.kind == OperationKind::Delete) {
+                return Ok(Some(deployment.value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The configuration of a release that can be run again.
+    async fn release_config(&self, scope: &Scope, app: &App, number: ReleaseNumber) -> Result<Config> {
+        let release: Option<Versioned<Release>> = self.records().get(scope, &release_id(&app.id, number)).await?;
+        let release =
+            release.ok_or_else(|| Error::not_found("platform.rollback", format!("there is no release {number}")))?;
+        let context = self.services().context().with_budget(std::time::Duration::from_secs(10));
+        let images = self.services().builder.list(&context, &app.org, &app.id).await?;
+        if !images.iter().any(|image| image.digest == release.value.image.digest) {
+            return Err(Error::new(Kind::NotFound, "platform.rollback", format!("the image of {number} is gone"))
+                .code(IMAGE_GONE)
+                .hint("deploy its commit again"));
+        }
+        Ok(release.value.config)
+    }
+}
+
+/// The parts of a commit.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub writes: Vec<Write>,
+    pub appends: Vec<Append>,
+    pub leases: Vec<LeaseChange>,
+}
+
+/// The same for an app that does not exist and for another org's.
+pub(super) fn no_such_app() -> Error {
+    Error::not_found("apps.get", "there is no such app")
+}
+
+pub(super) fn changed_meanwhile() -> Error {
+    Error::new(Kind::Conflict, "apps.update", "the app was changed meanwhile")
+        .code("version")
+        .hint("read it again and repeat the change")
+}
+
+fn refused(message: &str, hint: &str) -> Error {
+    Error::new(Kind::Conflict, "platform.accept", message).code("state").hint(hint)
+}
+
+/// Checks whether the app's state allows the operation.
+fn check(kind: OperationKind, app: &App, status: &AppStatus) -> Result<()> {
+    let is_idle = status.active.is_none() && status.queue.is_empty();
+    let is_stopped = app.desired == DesiredState::Stopped;
+    match kind {
+        OperationKind::Restart if is_stopped => Err(refused("the app is stopped", "start it instead")),
+        OperationKind::Restart | OperationKind::Start if status.live.is_none() => {
+            Err(refused("the app has no release yet", "deploy it first"))
+        }
+        OperationKind::Start if !is_stopped => Err(refused("the app is running already", "restart it instead")),
+        OperationKind::Stop if is_stopped && status.state == AppState::Stopped => {
+            Err(refused("the app is stopped already", "nothing is left to do"))
+        }
+        OperationKind::Stop if status.live.is_none() && is_idle => {
+            Err(refused("the app does not run", "nothing is left to do"))
+        }
+        _ => Ok(()),
+    }
+}

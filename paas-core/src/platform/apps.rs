@@ -1,0 +1,569 @@
+//! The apps of one org.
+
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+
+use super::accept::{Parts, Request, changed_meanwhile, no_such_app};
+use super::{AppChanges, DeployOptions, DeploymentHandle, NewApp, Platform};
+use crate::domain::{
+    App, AppId, AppName, AppState, AppStatus, Config, Deployment, DeploymentId, DesiredState, Env, Host, OperationKind,
+    OrgId, Release, ReleaseNumber, Source,
+};
+use crate::error::{Error, Kind, Result};
+use crate::logs::{LogPage, LogQuery, LogStore};
+use crate::pipeline::{Event, Recorded, shown_state};
+use crate::records::{self, PageOptions, Versioned};
+use crate::store::{Cursor, Expect, IndexRange, Page, Position, Scope, StreamId};
+
+/// Which app: by id or by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppRef {
+    /// By its id, which never changes.
+    Id(AppId),
+    /// By its name.
+    Name(AppName),
+    /// By a text that is neither: there is no such app.
+    Unknown,
+}
+
+impl From<AppId> for AppRef {
+    fn from(id: AppId) -> Self {
+        Self::Id(id)
+    }
+}
+
+impl From<&App> for AppRef {
+    fn from(app: &App) -> Self {
+        Self::Id(app.id.clone())
+    }
+}
+
+impl From<AppName> for AppRef {
+    fn from(name: AppName) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl From<&str> for AppRef {
+    fn from(text: &str) -> Self {
+        match (text.parse(), text.parse()) {
+            (Ok(id), _) => Self::Id(id),
+            (_, Ok(name)) => Self::Name(name),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// An app with what is happening to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppView {
+    /// What was asked for.
+    pub app: App,
+    /// The version of what was asked for; a status change leaves it alone.
+    pub version: u64,
+    /// What is.
+    pub status: AppStatus,
+    /// The state in one word, the operation under way considered.
+    pub state: AppState,
+    /// The operation that is under way, or else the next one.
+    pub active: Option<Deployment>,
+}
+
+/// A new app, and its first deployment if it was wanted at once.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// The app.
+    pub app: App,
+    /// Its first deployment.
+    pub deployment: Option<DeploymentHandle>,
+}
+
+/// A changed app, and what the change set off.
+#[derive(Clone, Debug)]
+pub struct Updated {
+    /// The app.
+    pub app: Versioned<App>,
+    /// The operation that brings the change to what runs, where one is needed.
+    pub deployment: Option<DeploymentHandle>,
+}
+
+/// Whether a name can be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameCheck {
+    /// True if it can.
+    pub is_available: bool,
+    /// Why it can't.
+    pub reason: Option<String>,
+    /// Names like it that can be had.
+    pub suggestions: Vec<AppName>,
+}
+
+/// The apps of one org.
+#[derive(Clone, Debug)]
+pub struct Apps {
+    platform: Platform,
+    org: OrgId,
+}
+
+impl Apps {
+    pub(super) fn new(platform: Platform, org: OrgId) -> Self {
+        Self { platform, org }
+    }
+
+    /// The org.
+    #[must_use]
+    pub fn org(&self) -> &OrgId {
+        &self.org
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        Scope::Org(self.org.clone())
+    }
+
+    pub(super) fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// Makes an app, and unless it says otherwise deploys it: both in one commit.
+    ///
+    /// # Errors
+    /// `Invalid` for a value that breaks a rule, `PermissionDenied` for a repository on a private address,
+    /// `AlreadyExists` with the code `name_taken` when somebody has the name.
+    pub async fn create(&self, new: NewApp) -> Result<Created> {
+        new.validate()?;
+        let services = self.platform.services();
+        services.settings.egress.check_url(&new.repository)?;
+        Host::of_app(&new.name, &services.settings.domain)?;
+        let now = services.clock.now();
+        let id = AppId::generate(services.ids.as_ref());
+        let (env, env_names) = services.seal_env(&id, &new.env)?;
+        let token = new.token.as_ref().map(|token| services.seal_token(&id, token)).transpose()?;
+        let app = App {
+            id: id.clone(),
+            org: self.org.clone(),
+            name: new.name.clone(),
+            source: Source {
+                repository: new.repository,
+                branch: new.branch,
+                commit: new.commit,
+                root_directory: new.root_directory,
+                token,
+            },
+            config: Config {
+                port: new.port,
+                env,
+                env_names,
+                visibility: new.visibility,
+                resources: new.resources,
+                health_check: new.health_check,
+            },
+            desired: DesiredState::Running,
+            created_at: now,
+            updated_at: now,
+        };
+        let mut status = pending(&app);
+        let mut parts = Parts::default();
+        parts.writes.push(records::put(&app, Expect::Absent)?);
+        let event = Event::AppCreated { name: app.name.clone() };
+        parts.appends.push(records::append(self.scope(), StreamId::from(&id), 0, now, &[event])?);
+        let request = Request::of(OperationKind::Deploy);
+        let deployment =
+            new.deploy.then(|| self.platform.enqueue(&app, &mut status, &request, &mut parts)).transpose()?;
+        parts.writes.push(records::put(&status, Expect::Absent)?);
+        self.platform.commit(parts).await.map_err(|error| match error.kind() {
+            Kind::AlreadyExists => Error::new(
+                Kind::AlreadyExists,
+                "apps.create",
+                format!("the name {} is taken", new.name),
+            )
+            .code("name_taken")
+            .hint("choose another name"),
+            _ => error,
+        })?;
+        let deployment = deployment.map(|deployment| self.handle(deployment.id));
+        Ok(Created { app, deployment })
+    }
+
+    /// Whether a name can be had now; only creating an app makes sure of it.
+    ///
+    /// # Errors
+    /// The store's. A name that breaks a rule is an answer, not an error.
+    pub async fn check_name(&self, name: &str) -> Result<NameCheck> {
+        let name: AppName = match name.parse() {
+            Ok(name) => name,
+            Err(error) => {
+                let reason = error.hinted().map_or_else(|| error.to_string(), |hint| format!("{error}: {hint}"));
+                return Ok(NameCheck { is_available: false, reason: Some(reason), suggestions: Vec::new() });
+            }
+        };
+        if !self.is_taken(&name).await? {
+            return Ok(NameCheck { is_available: true, reason: None, suggestions: Vec::new() });
+        }
+        let mut suggestions = Vec::new();
+        for number in 2..=4 {
+            // A long name leaves no room for a suffix: then there is no suggestion.
+            if let Ok(candidate) = format!("{name}-{number}").parse::<AppName>()
+                && !self.is_taken(&candidate).await?
+            {
+                suggestions.push(candidate);
+            }
+        }
+        Ok(NameCheck { is_available: false, reason: Some("the name is taken".to_owned()), suggestions })
+    }
+
+    /// That a name is taken is the one thing that shows across orgs.
+    async fn is_taken(&self, name: &AppName) -> Result<bool> {
+        let found: Option<Versioned<App>> =
+            self.platform.records().find(&Scope::System, "name", name.as_str()).await?;
+        Ok(found.is_some())
+    }
+
+    /// An app with what is happening to it.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, and the same for another org's.
+    pub async fn get(&self, app: impl Into<AppRef> + Send) -> Result<AppView> {
+        let app = self.find(app.into()).await?;
+        self.view(app).await
+    }
+
+    /// The org's apps, oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(&self, limit: usize, cursor: Option<Cursor>) -> Result<Page<AppView>> {
+        let options = PageOptions { descending: false, limit, cursor };
+        let page: Page<Versioned<App>> =
+            self.platform.records().scan(&self.scope(), "id", IndexRange::all(), options).await?;
+        let mut items = Vec::with_capacity(page.items.len());
+        for app in page.items {
+            match self.view(app).await {
+                Ok(view) => items.push(view),
+                // It was deleted since the page was read.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Page { items, next: page.next })
+    }
+
+    async fn view(&self, app: Versioned<App>) -> Result<AppView> {
+        let records = self.platform.records();
+        let status: Option<Versioned<AppStatus>> = records.get(&self.scope(), app.value.id.as_str()).await?;
+        let status = status.ok_or_else(no_such_app)?.value;
+        let active = match status.active.as_ref().or_else(|| status.queue.first()) {
+            Some(id) => records.get::<Deployment>(&self.scope(), id.as_str()).await?.map(|found| found.value),
+            None => None,
+        };
+        let state = shown_state(&status, active.as_ref());
+        Ok(AppView { app: app.value, version: app.version, status, state, active })
+    }
+
+    pub(super) async fn find(&self, app: AppRef) -> Result<Versioned<App>> {
+        let records = self.platform.records();
+        let found = match app {
+            AppRef::Id(id) => records.get(&self.scope(), id.as_str()).await?,
+            AppRef::Name(name) => records.find(&self.scope(), "name", name.as_str()).await?,
+            AppRef::Unknown => None,
+        };
+        found.ok_or_else(no_such_app)
+    }
+
+    async fn id(&self, app: AppRef) -> Result<AppId> {
+        match app {
+            AppRef::Id(id) => Ok(id),
+            other => Ok(self.find(other).await?.value.id),
+        }
+    }
+
+    /// Changes an app. What runs follows by itself: another source is deployed, another configuration restarts it.
+    ///
+    /// # Errors
+    /// `Conflict` with the code `version` when `expected` is given and is not the app's version any more;
+    /// `Invalid` for a value that breaks a rule.
+    pub async fn update(
+        &self,
+        app: impl Into<AppRef> + Send,
+        changes: AppChanges,
+        expected: Option<u64>,
+    ) -> Result<Updated> {
+        changes.validate()?;
+        let reference = app.into();
+        loop {
+            let before = self.find(reference.clone()).await?;
+            if expected.is_some_and(|expected| expected != before.version) {
+                return Err(changed_meanwhile());
+            }
+            match self.try_update(before, &changes).await {
+                // Somebody else changed it meanwhile: the changes are merged into what they made of it.
+                Err(error) if error.kind() == Kind::Conflict && is_race(&error) => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_update(&self, before: Versioned<App>, changes: &AppChanges) -> Result<Updated> {
+        let after = self.apply(&before.value, changes)?;
+        let fields = changed_fields(&before.value, &after);
+        if fields.is_empty() {
+            return Ok(Updated { app: before, deployment: None });
+        }
+        let status = self.get(before.value.id.clone()).await?.status;
+        let was_deployed = status.state != AppState::Pending || status.active.is_some() || !status.queue.is_empty();
+        let runs = before.value.desired == DesiredState::Running;
+        let kind = if before.value.source != after.source && was_deployed && runs {
+            Some(OperationKind::Deploy)
+        } else if before.value.config != after.config && status.live.is_some() && runs {
+            Some(OperationKind::Config)
+        } else {
+            None
+        };
+        let event = Event::AppChanged { fields };
+        let changed = Versioned { version: before.version, value: after };
+        let id = before.value.id.clone();
+        let deployment = match kind {
+            Some(kind) => {
+                let request = Request { changed: Some(changed), event: Some(event), ..Request::of(kind) };
+                Some(self.platform.accept(&self.org, &id, request).await?)
+            }
+            None => {
+                let mut parts = Parts::default();
+                let value = App { updated_at: self.platform.services().clock.now(), ..changed.value };
+                parts.writes.push(records::update(&value, Expect::Version(changed.version))?);
+                parts.appends.push(self.platform.app_event(&self.scope(), &id, &event).await?);
+                self.platform.commit(parts).await?;
+                None
+            }
+        };
+        let app = self.find(AppRef::Id(id)).await?;
+        Ok(Updated { app, deployment: deployment.map(|deployment| self.handle(deployment.id)) })
+    }
+
+    fn apply(&self, before: &App, changes: &AppChanges) -> Result<App> {
+        let services = self.platform.services();
+        let mut app = before.clone();
+        if let Some(repository) = &changes.repository {
+            services.settings.egress.check_url(repository)?;
+            if *repository != app.source.repository {
+                // A token is for one repository: it never travels to another one unasked.
+                app.source.token = None;
+            }
+            app.source.repository = repository.clone();
+        }
+        let assign = |slot: &mut Option<_>, value: &Option<Option<_>>| {
+            if let Some(value) = value {
+                slot.clone_from(value);
+            }
+        };
+        assign(&mut app.source.branch, &changes.branch);
+        if let Some(commit) = &changes.commit {
+            app.source.commit.clone_from(commit);
+        }
+        if let Some(root) = &changes.root_directory {
+            app.source.root_directory = root.clone();
+        }
+        if let Some(token) = &changes.token {
+            app.source.token = token.as_ref().map(|token| services.seal_token(&app.id, token)).transpose()?;
+        }
+        if let Some(port) = changes.port {
+            app.config.port = port;
+        }
+        if !changes.env.is_empty() {
+            let env = self.merged_env(&app, changes)?;
+            if env != services.open_env(&app.id, &app.config)? {
+                (app.config.env, app.config.env_names) = services.seal_env(&app.id, &env)?;
+            }
+        }
+        app.config.visibility = changes.visibility.unwrap_or(app.config.visibility);
+        app.config.resources = changes.resources.unwrap_or(app.config.resources);
+        if let Some(check) = &changes.health_check {
+            app.config.health_check = check.clone();
+        }
+        Ok(app)
+    }
+
+    fn merged_env(&self, app: &App, changes: &AppChanges) -> Result<Env> {
+        let mut env = self.platform.services().open_env(&app.id, &app.config)?;
+        for (name, value) in &changes.env {
+            match value {
+                Some(value) => env.set(name.clone(), value.clone())?,
+                None => env.remove(name),
+            }
+        }
+        Ok(env)
+    }
+
+    /// Deletes an app with everything it has. Deleting what is being deleted answers the same operation.
+    ///
+    /// # Errors
+    /// `NotFound`; the store's.
+    pub async fn delete(&self, app: impl Into<AppRef> + Send) -> Result<DeploymentHandle> {
+        self.operate(app.into(), Request::of(OperationKind::Delete)).await
+    }
+
+    /// Deploys an app: the newest commit of its branch, or the commit it is pinned to. An earlier deployment that
+    /// is not live yet is superseded.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while it is being deleted; `RateLimited` when too many wait.
+    pub async fn deploy(&self, app: impl Into<AppRef> + Send, options: DeployOptions) -> Result<DeploymentHandle> {
+        let request = Request { no_cache: options.no_cache, ..Request::of(OperationKind::Deploy) };
+        self.operate(app.into(), request).await
+    }
+
+    /// Replaces the running instance by a fresh one of the same release.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` unless it runs.
+    pub async fn restart(&self, app: impl Into<AppRef> + Send) -> Result<DeploymentHandle> {
+        self.operate(app.into(), Request::of(OperationKind::Restart)).await
+    }
+
+    /// Stops an app. It keeps its name, releases and logs.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` if it is stopped already.
+    pub async fn stop(&self, app: impl Into<AppRef> + Send) -> Result<DeploymentHandle> {
+        self.operate(app.into(), Request::of(OperationKind::Stop)).await
+    }
+
+    /// Starts a stopped app.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` unless it is stopped.
+    pub async fn start(&self, app: impl Into<AppRef> + Send) -> Result<DeploymentHandle> {
+        self.operate(app.into(), Request::of(OperationKind::Start)).await
+    }
+
+    /// Runs an old release again: its code and its configuration, as a new release.
+    ///
+    /// # Errors
+    /// `NotFound`, with the code `image_gone` when the release exists but its image does not.
+    pub async fn rollback(&self, app: impl Into<AppRef> + Send, release: ReleaseNumber) -> Result<DeploymentHandle> {
+        let request = Request { release: Some(release), ..Request::of(OperationKind::Rollback) };
+        self.operate(app.into(), request).await
+    }
+
+    async fn operate(&self, app: AppRef, request: Request) -> Result<DeploymentHandle> {
+        let id = self.id(app).await?;
+        let deployment = self.platform.accept(&self.org, &id, request).await?;
+        Ok(self.handle(deployment.id))
+    }
+
+    /// An app's releases, newest first.
+    ///
+    /// # Errors
+    /// `NotFound`; the store's.
+    pub async fn releases(
+        &self,
+        app: impl Into<AppRef> + Send,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page<Release>> {
+        self.of_app(app.into(), limit, cursor).await
+    }
+
+    /// An app's operations, newest first.
+    ///
+    /// # Errors
+    /// `NotFound`; the store's.
+    pub async fn deployments(
+        &self,
+        app: impl Into<AppRef> + Send,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page<Deployment>> {
+        self.of_app(app.into(), limit, cursor).await
+    }
+
+    async fn of_app<T: records::Document>(
+        &self,
+        app: AppRef,
+        limit: usize,
+        cursor: Option<Cursor>,
+    ) -> Result<Page<T>> {
+        let app = self.find(app).await?.value;
+        let range = IndexRange::starting_with(format!("{}/", app.id));
+        let options = PageOptions { descending: true, limit, cursor };
+        let page: Page<Versioned<T>> = self.platform.records().scan(&self.scope(), "app", range, options).await?;
+        Ok(Page { items: page.items.into_iter().map(|item| item.value).collect(), next: page.next })
+    }
+
+    /// An operation.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, and the same for another org's.
+    pub async fn deployment(&self, id: &DeploymentId) -> Result<DeploymentHandle> {
+        let handle = self.handle(id.clone());
+        handle.get().await?;
+        Ok(handle)
+    }
+
+    fn handle(&self, id: DeploymentId) -> DeploymentHandle {
+        DeploymentHandle::new(self.clone(), id)
+    }
+
+    /// An app's log lines. The query's app is set by this call.
+    ///
+    /// # Errors
+    /// `NotFound`; the log store's.
+    pub async fn logs(&self, app: impl Into<AppRef> + Send, query: LogQuery) -> Result<LogPage> {
+        let app = self.find(app.into()).await?.value.id;
+        self.platform.services().logs.read(&LogQuery { app, ..query }).await
+    }
+
+    /// Where log lines are kept, for following them.
+    #[must_use]
+    pub fn log_store(&self) -> std::sync::Arc<dyn LogStore> {
+        self.platform.services().logs.clone()
+    }
+
+    /// The platform's time, which relative queries are relative to.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.platform.services().clock.now()
+    }
+
+    /// Every event of the org's streams after a position, and those to come: it does not end by itself.
+    pub fn events(&self, after: Position) -> BoxStream<'static, Result<Recorded>> {
+        self.platform.feed(self.scope(), after)
+    }
+}
+
+fn pending(app: &App) -> AppStatus {
+    AppStatus {
+        id: app.id.clone(),
+        org: app.org.clone(),
+        state: AppState::Pending,
+        active: None,
+        queue: Vec::new(),
+        live: None,
+        instance: None,
+        route: crate::domain::Generation::default(),
+        url: None,
+        last_release: ReleaseNumber(0),
+        conditions: Vec::new(),
+    }
+}
+
+/// True if somebody else changed the app between reading and writing it.
+fn is_race(error: &Error) -> bool {
+    error.reason().is_none_or(|reason| reason == "version")
+}
+
+fn changed_fields(before: &App, after: &App) -> Vec<String> {
+    let (source, config) = ((&before.source, &after.source), (&before.config, &after.config));
+    let fields = [
+        ("repository", source.0.repository != source.1.repository),
+        ("branch", source.0.branch != source.1.branch),
+        ("commit", source.0.commit != source.1.commit),
+        ("root_directory", source.0.root_directory != source.1.root_directory),
+        ("token", source.0.token != source.1.token),
+        ("port", config.0.port != config.1.port),
+        ("env", config.0.env != config.1.env),
+        ("visibility", config.0.visibility != config.1.visibility),
+        ("resources", config.0.resources != config.1.resources),
+        ("health_check", config.0.health_check != config.1.health_check),
+    ];
+    fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name.to_owned()).collect()
+}

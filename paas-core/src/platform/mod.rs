@@ -1,0 +1,126 @@
+//! The platform: what programs and frontends call.
+
+mod accept;
+mod app_changes;
+mod apps;
+mod builder;
+mod deployments;
+mod health;
+mod startup;
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+
+pub use app_changes::{AppChanges, NewApp};
+pub use apps::{AppRef, AppView, Apps, Created, NameCheck, Updated};
+pub use builder::PlatformBuilder;
+pub use deployments::{DeployOptions, DeploymentHandle, WaitFor, Waited};
+pub use health::{Health, Problem};
+
+use crate::domain::OrgId;
+use crate::engine::{Collector, Engine, Hub, Services};
+use crate::error::Result;
+use crate::pipeline::Recorded;
+use crate::records::{Records, decode_event};
+use crate::settings::Settings;
+use crate::store::{Position, Scope};
+
+/// A platform: accepts apps and deployments, and takes them to live URLs.
+///
+/// Cheap to clone; every clone is the same platform. Dropping handles cancels nothing; [`shutdown`](Self::shutdown)
+/// lets go of what is under way, which goes on at the next start on the same store.
+///
+/// # Guarantees
+/// What a call answered `Ok` for is on stable storage. See the promises in the README.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    services: Arc<Services>,
+    engine: Arc<Engine>,
+    hub: Arc<Hub>,
+    collector: Arc<Collector>,
+}
+
+impl Platform {
+    /// A builder, for choosing adapters.
+    #[must_use]
+    pub fn builder() -> PlatformBuilder {
+        PlatformBuilder::default()
+    }
+
+    /// The apps of the default org.
+    #[must_use]
+    pub fn apps(&self) -> Apps {
+        self.org(&OrgId::default_org())
+    }
+
+    /// The apps of one org: nothing of another one is seen or changed through them.
+    #[must_use]
+    pub fn org(&self, org: &OrgId) -> Apps {
+        Apps::new(self.clone(), org.clone())
+    }
+
+    /// Deploys an app of the default org: the newest commit of its branch, or the commit it is pinned to.
+    ///
+    /// # Errors
+    /// As [`Apps::deploy`].
+    pub async fn deploy(&self, app: impl Into<AppRef> + Send) -> Result<DeploymentHandle> {
+        self.apps().deploy(app, DeployOptions::default()).await
+    }
+
+    /// Every event of every stream after a position, and those to come: it does not end by itself.
+    ///
+    /// A reader that keeps the position of the last event it handled misses none, whatever happens in between.
+    pub fn events(&self, after: Position) -> BoxStream<'static, Result<Recorded>> {
+        self.feed(Scope::System, after)
+    }
+
+    /// What an operator set.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.services.settings
+    }
+
+    /// Lets go of everything that is under way and stops working. Apps keep running.
+    pub async fn shutdown(&self) {
+        self.inner.engine.stop().await;
+        self.inner.collector.stop();
+    }
+
+    fn services(&self) -> &Arc<Services> {
+        &self.inner.services
+    }
+
+    fn records(&self) -> Records {
+        self.inner.services.records()
+    }
+
+    fn feed(&self, scope: Scope, after: Position) -> BoxStream<'static, Result<Recorded>> {
+        const PAGE: usize = 500;
+        let news = self.inner.hub.watch_feed();
+        let state = (self.clone(), news, after, Vec::new().into_iter());
+        Box::pin(futures::stream::try_unfold(state, move |(platform, mut news, mut after, mut page)| {
+            let scope = scope.clone();
+            async move {
+                loop {
+                    if let Some(stored) = page.next() {
+                        let recorded = decode_event(stored)?;
+                        after = recorded.position;
+                        return Ok(Some((recorded, (platform, news, after, page))));
+                    }
+                    news.mark_unchanged();
+                    page = platform.services().store.feed(&scope, after, PAGE).await?.into_iter();
+                    // The hub lives as long as the platform: the sender is there.
+                    if page.len() == 0 && news.changed().await.is_err() {
+                        return Ok(None);
+                    }
+                }
+            }
+        }))
+    }
+}
