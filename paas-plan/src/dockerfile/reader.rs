@@ -1,0 +1,366 @@
+//! Reads a Dockerfile as far as a plan needs it: its base images, its port, and what must not be in it.
+
+use paas_core::{Error, Port, Result};
+
+use super::syntax::{Directive, Instruction, directives, logical_lines};
+use super::words::{self, Variables};
+use crate::OPERATION;
+
+/// What a plan says of a Dockerfile.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// The images that it starts or copies from, in order, each once.
+    pub(crate) base_images: Vec<String>,
+    /// The first TCP port that its last stage exposes.
+    pub(crate) port: Option<Port>,
+}
+
+/// Reads a Dockerfile.
+///
+/// # Errors
+/// The user's, with the line: `unsafe_dockerfile` for what would leave the build's sandbox; else what cannot
+/// be understood.
+pub(crate) fn read(text: &str) -> Result<Summary> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let directives = directives(text);
+    refuse_frontends(text, &directives)?;
+    let escape = match directives.iter().find(|directive| directive.name == "escape") {
+        Some(directive) if directive.value == "`" => '`',
+        _ => '\\',
+    };
+    // Frontends differ in which lines continue, and in heredocs: a line that one takes for the rest of another
+    // is an instruction to the next. So each is looked at both ways.
+    for (index, line) in text.lines().enumerate() {
+        refuse_unsafe(&Instruction::parse(index + 1, line, escape))?;
+    }
+    let mut reader = Reader::default();
+    for (line, text) in logical_lines(text, escape) {
+        let instruction = Instruction::parse(line, &text, escape);
+        refuse_unsafe(&instruction)?;
+        reader.read(&instruction)?;
+    }
+    if reader.stages.is_empty() {
+        return Err(Error::invalid(OPERATION, "the Dockerfile has no FROM")
+            .hint("start the Dockerfile with `FROM` and a base image"));
+    }
+    Ok(Summary { base_images: reader.base_images, port: reader.port })
+}
+
+#[derive(Default)]
+struct Reader {
+    base_images: Vec<String>,
+    /// The name of each stage in lower case; empty if it has none.
+    stages: Vec<String>,
+    /// What `FROM` lines may use: the arguments before the first of them.
+    global: Variables,
+    /// What the lines of the present stage may use.
+    local: Variables,
+    port: Option<Port>,
+}
+
+impl Reader {
+    fn read(&mut self, instruction: &Instruction) -> Result<()> {
+        match instruction.keyword.as_str() {
+            "FROM" => self.start_stage(instruction)?,
+            "ARG" => {
+                for word in &instruction.words {
+                    self.define(word);
+                }
+            }
+            "ENV" => match instruction.words.as_slice() {
+                [name, value] if !name.contains('=') => self.define(&format!("{name}={value}")),
+                words => words.iter().for_each(|word| self.define(word)),
+            },
+            "EXPOSE" if self.port.is_none() => {
+                self.port = instruction.words.iter().find_map(|word| tcp_port(word, &self.local));
+            }
+            "COPY" | "ADD" => {
+                for image in instruction.flag("from") {
+                    self.use_image(instruction.line, image)?;
+                }
+            }
+            "RUN" => {
+                for mount in instruction.flag("mount") {
+                    if let Some(image) = mount.split(',').find_map(|option| option.strip_prefix("from=")) {
+                        self.use_image(instruction.line, image)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn define(&mut self, word: &str) {
+        let variables = if self.stages.is_empty() { &mut self.global } else { &mut self.local };
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, words::expand(value, variables)),
+            // `ARG NAME` in a stage takes the value from before the first `FROM`.
+            None => (word, self.global.get(word).cloned()),
+        };
+        match value {
+            Some(value) => self.local_or_global().insert(name.to_owned(), value),
+            None => self.local_or_global().remove(name),
+        };
+    }
+
+    fn local_or_global(&mut self) -> &mut Variables {
+        if self.stages.is_empty() { &mut self.global } else { &mut self.local }
+    }
+
+    fn start_stage(&mut self, instruction: &Instruction) -> Result<()> {
+        let (image, name) = match instruction.words.as_slice() {
+            [image] => (image, String::new()),
+            [image, r#as, name] if r#as.eq_ignore_ascii_case("as") => (image, name.to_ascii_lowercase()),
+            // Not a stage to any frontend: inside of a heredoc it is a line like others, elsewhere the build says so.
+            _ => return Ok(()),
+        };
+        let Some(image) = words::expand(image, &self.global) else {
+            return Err(Error::invalid(
+                OPERATION,
+                format!("the Dockerfile's line {} starts from an image that is not known", instruction.line),
+            )
+            .hint("give each variable in `FROM` a default: `ARG NAME=value` before the first `FROM`"));
+        };
+        let is_stage = self.stages.contains(&image.to_ascii_lowercase());
+        if !is_stage && image != "scratch" {
+            self.add(image);
+        }
+        self.stages.push(name);
+        self.local.clear();
+        self.port = None;
+        Ok(())
+    }
+
+    /// `from=`, which names a stage, the number of one, or an image.
+    fn use_image(&mut self, line: usize, name: &str) -> Result<()> {
+        if name.contains('$') {
+            return Err(unsafe_line(line, "copies from an image that a variable names")
+                .hint("write the image's name itself, or a `FROM ... AS name` and that name"));
+        }
+        let is_stage = name.parse::<usize>().is_ok() || self.stages.contains(&name.to_ascii_lowercase());
+        if !is_stage && !name.is_empty() && name != "scratch" {
+            self.add(name.to_owned());
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, image: String) {
+        if !self.base_images.contains(&image) {
+            self.base_images.push(image);
+        }
+    }
+}
+
+fn tcp_port(word: &str, variables: &Variables) -> Option<Port> {
+    let word = words::expand(word, variables)?;
+    let (range, protocol) = word.split_once('/').unwrap_or((&word, "tcp"));
+    let first = range.split('-').next()?;
+    if !protocol.eq_ignore_ascii_case("tcp") {
+        return None;
+    }
+    Port::try_from(first.parse::<u32>().ok()?).ok()
+}
+
+fn unsafe_line(line: usize, what: &str) -> Error {
+    Error::invalid(OPERATION, format!("the Dockerfile's line {line} {what}")).code("unsafe_dockerfile")
+}
+
+/// A frontend is a program that the engine runs in place of its own parser: only the engine's own, and the
+/// released versions of the one it comes from, are let in.
+fn refuse_frontends(text: &str, directives: &[Directive]) -> Result<()> {
+    let refuse = |line| {
+        Err(unsafe_line(line, "asks for another frontend")
+            .hint("remove the `# syntax=` line, or use `# syntax=docker/dockerfile:1`"))
+    };
+    // Newer frontends also read `// syntax=` and a JSON object; neither can start a Dockerfile.
+    let first = text.lines().enumerate().find(|(_, line)| !line.trim().is_empty() && !line.starts_with("#!"));
+    if let Some((index, line)) = first
+        && line.trim_start().starts_with(['/', '{'])
+    {
+        return refuse(index + 1);
+    }
+    for directive in directives.iter().filter(|directive| directive.name == "syntax") {
+        let tag = directive.value.strip_prefix("docker.io/").unwrap_or(&directive.value);
+        let is_released = tag.strip_prefix("docker/dockerfile:").is_some_and(|tag| {
+            !tag.is_empty() && tag.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        });
+        if !is_released {
+            return refuse(directive.line);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what would reach out of the build's sandbox.
+fn refuse_unsafe(instruction: &Instruction) -> Result<()> {
+    let line = instruction.line;
+    match instruction.keyword.as_str() {
+        "RUN" => {
+            if instruction.flag("security").any(|value| value != "sandbox") {
+                return Err(unsafe_line(line, "runs a step without its sandbox")
+                    .hint("remove `--security` from the RUN"));
+            }
+            if instruction.flag("network").any(|value| value != "default" && value != "none") {
+                return Err(unsafe_line(line, "runs a step in the host's network")
+                    .hint("remove `--network` from the RUN: steps have a network of their own"));
+            }
+            if instruction.flag("device").next().is_some() {
+                return Err(
+                    unsafe_line(line, "asks for a device of the host").hint("remove `--device` from the RUN")
+                );
+            }
+            Ok(())
+        }
+        // The engine itself would fetch it, from where it can reach what the build must not.
+        "ADD" if sources(instruction).iter().any(|source| may_be_remote(source)) => {
+            Err(unsafe_line(line, "adds a file from the network")
+                .hint("fetch it in a RUN with curl or wget: steps have a network of their own"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sources(instruction: &Instruction) -> Vec<String> {
+    let start = instruction.text.find('[').unwrap_or(instruction.text.len());
+    serde_json::from_str(&instruction.text[start..]).unwrap_or_else(|_| instruction.words.clone())
+}
+
+/// True if the engine may take `source` for an address, whatever its variables turn out to be.
+fn may_be_remote(source: &str) -> bool {
+    const SCHEMES: [&str; 5] = ["http://", "https://", "git://", "ssh://", "git@"];
+    let source = source.to_ascii_lowercase();
+    match source.split_once('$') {
+        Some((before, _)) => SCHEMES.iter().any(|s| s.starts_with(before) || before.starts_with(s)),
+        None => SCHEMES.iter().any(|scheme| source.starts_with(scheme)) || source.starts_with("github.com/"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paas_core::{Fault, Kind};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn summary(text: &str) -> Summary {
+        read(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    #[test]
+    fn base_images_in_order_each_once() {
+        let text = "ARG TAG=3\nARG BASE=alpine:${TAG}\nFROM --platform=linux/amd64 golang:1 AS Build\n\
+                    RUN --mount=type=bind,from=tools:1,target=/t true\nFROM build AS again\n\
+                    FROM \"$BASE\"\nCOPY --from=BUILD /a /a\nCOPY --from=0 /a /b\nCOPY --from=busybox:1 /c /c\n\
+                    FROM alpine:3\nFROM scratch\n";
+        assert_eq!(summary(text).base_images, ["golang:1", "tools:1", "alpine:3", "busybox:1"]);
+    }
+
+    #[test]
+    fn a_line_of_another_language_is_no_stage() {
+        let text =
+            "FROM a\nRUN <<EOF python3\nfrom flask import Flask\nEOF\nRUN psql -c 'SELECT 1 \\\n FROM t'\n";
+        assert_eq!(summary(text).base_images, ["a"]);
+    }
+
+    #[test]
+    fn the_port_of_the_last_stage() {
+        for (text, expected) in [
+            ("FROM a\nEXPOSE 3000", Some(3000)),
+            ("FROM a\nEXPOSE 53/udp 8000/tcp 9000", Some(8000)),
+            ("FROM a\nEXPOSE 7000-7010", Some(7000)),
+            ("FROM a\nENV PORT=81\nEXPOSE $PORT", Some(81)),
+            ("FROM a\nENV PORT 82\nexpose ${PORT}/TCP", Some(82)),
+            ("ARG P=83\nFROM a\nARG P\nEXPOSE $P", Some(83)),
+            ("FROM a\nEXPOSE $UNKNOWN", None),
+            ("FROM a\nEXPOSE 3000\nFROM b", None),
+            ("FROM a\nEXPOSE 0 70000 x", None),
+        ] {
+            assert_eq!(summary(text).port.map(Port::number), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_the_sandbox_is_refused_with_its_line() {
+        for (line, text) in [
+            (1, "# syntax=evil/frontend:1\nFROM a"),
+            (1, "#SYNTAX = docker/dockerfile:1-labs\nFROM a"),
+            (1, "# syntax=docker/dockerfile-upstream:master\nFROM a"),
+            (2, "# escape=`\n# syntax=docker/dockerfile:1@sha256:abc\nFROM a"),
+            (2, "#!/x\n# syntax=evil\nFROM a"),
+            (1, "// syntax=evil\nFROM a"),
+            (1, "{\"syntax\":\"evil\"}\nFROM a"),
+            (1, "\u{feff}# syntax=evil\nFROM a"),
+            (2, "FROM a\nRUN --security=insecure id"),
+            (2, "FROM a\n  run --network=host id"),
+            (2, "FROM a\nRUN --mount=type=ssh --network=host id"),
+            (2, "FROM a\nRUN --net\"work\"='host' id"),
+            (2, "FROM a\nRUN --network=$X id"),
+            (2, "FROM a\nRUN --network\\=host id"),
+            (2, "FROM a\nONBUILD RUN --network=host id"),
+            (2, "FROM a\nRUN --net\\\nwork=host id"),
+            (4, "# escape=`\nFROM a\nRUN echo \\\nRUN --network=host id"),
+            (3, "FROM a\nRUN echo \\\\\nRUN --network=host id"),
+            (3, "FROM a\nRUN cat <<EOF\nRUN --network=host id\nEOF"),
+            (2, "FROM a\nRUN --device=nvidia id"),
+            (2, "FROM a\nADD http://169.254.169.254/ /x"),
+            (2, "FROM a\nADD [\"HTTPS://example.com/x\", \"/x\"]"),
+            (3, "FROM a\nARG U\nADD ${U} /x"),
+            (3, "FROM a\nARG U\nADD ht$U /x"),
+            (2, "FROM a\nADD git@example.com:x/y.git /x"),
+            (2, "FROM a\nCOPY --from=$X /x /x"),
+        ] {
+            let error = read(text).map(|summary| format!("{text}: {summary:?}")).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid, "{text}");
+            assert_eq!(error.whose(), Fault::User, "{text}");
+            assert_eq!(error.reason(), Some("unsafe_dockerfile"), "{text}");
+            assert!(error.message().contains(&format!("line {line} ")), "{text}: {error}");
+            assert!(error.hinted().is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_harmless_is_let_in() {
+        for text in [
+            "# syntax=docker/dockerfile:1\nFROM a",
+            "# syntax=docker.io/docker/dockerfile:1.7\nFROM a",
+            "# a comment\n# syntax=evil\nFROM a",
+            "FROM a\nRUN --network=none --security=sandbox id",
+            "FROM a\nRUN docker run --network=host x",
+            "FROM a\nADD files-${VERSION}.tar.gz /x",
+            "FROM a\nADD [\"a\", \"/x\"]",
+        ] {
+            assert!(read(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_the_users_fault() {
+        for text in ["", "RUN x", "FROM $UNKNOWN", "ARG A=$A$A\nFROM $A", "FROM ${A%x}"] {
+            let error = read(text).unwrap_err();
+            assert_eq!((error.kind(), error.whose()), (Kind::Invalid, Fault::User), "{text}");
+            assert!(error.hinted().is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn definitions_that_double_each_other_are_bounded() {
+        let mut text = "ARG A0=xxxxxxxx\n".to_owned();
+        for n in 1..200 {
+            text += &format!("ARG A{n}=$A{}$A{}\n", n - 1, n - 1);
+        }
+        assert!(read(&(text + "FROM $A199")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "((FROM|RUN|ADD|COPY|ARG|ENV|EXPOSE|ONBUILD|# syntax=)?[ -~\\n]{0,30}\n?){0,12}") {
+            let _ = read(&text);
+        }
+
+        #[test]
+        fn any_characters_are_read_or_refused(text in "\\PC{0,80}") {
+            let _ = read(&text);
+        }
+    }
+}
