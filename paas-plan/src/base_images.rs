@@ -117,7 +117,7 @@ impl BaseImages {
         };
         let reason = match wanted {
             Some(wanted) => format!("{} {version}, because {} asks for it", language.name, wanted.place),
-            None => format!("{} {version}, the default: nothing asks for a version", language.name),
+            None => format!("{} {version}: nothing asks for another", language.name),
         };
         Ok((version.clone(), image, reason))
     }
