@@ -21,7 +21,7 @@ use crate::version::{Requirement, Version};
 /// ])?;
 /// assert_eq!(images.get("node:20"), Some("paas/node:20"));
 /// assert_eq!(images.get("node:22"), None);
-/// # paas_core::Result::Ok(())
+/// # Ok::<(), paas_core::Error>(())
 /// ```
 ///
 /// What an image must offer: `python:*` has `python3` with `venv` and `sh`; `node:*` has `node`, `npm` and `sh`;

@@ -15,7 +15,7 @@
 //! assert_eq!(plan.framework.as_deref(), Some("Flask"));
 //! assert_eq!(plan.start, ["gunicorn", "--threads", "4", "--keep-alive", "75", "app:app"]);
 //! assert!(plan.dockerfile.text().starts_with("FROM python:3.13-slim\n"));
-//! # paas_core::Result::Ok(()) }).unwrap();
+//! # Ok::<(), paas_core::Error>(()) }).unwrap();
 //! ```
 //!
 //! A `Dockerfile` in the tree wins. Otherwise the first recipe that fits completely decides; a recipe is one file

@@ -151,6 +151,8 @@ fn deep_nesting_is_refused() {
     assert!(plan(PlannerTree::new([("pyproject.toml", toml)])).is_err());
     let keys = format!("{}a = 1", "a.".repeat(100_000));
     check(PlannerTree::new([("pyproject.toml", keys)]));
+    let header = format!("[{}a]", "a.".repeat(100_000));
+    check(PlannerTree::new([("pyproject.toml", header)]));
 }
 
 #[test]

@@ -130,6 +130,20 @@ fn site() -> PlannerTree {
     PlannerTree::new([("index.html", "<h1>hello</h1>"), ("css/style.css", "h1 { color: teal }")])
 }
 
+fn flask() -> PlannerTree {
+    PlannerTree::new([("requirements.txt", "flask\n"), ("app.py", "app = Flask(__name__)\n")])
+}
+
+fn express() -> PlannerTree {
+    PlannerTree::new([
+        (
+            "package.json",
+            r#"{"scripts":{"start":"node server.js"},"dependencies":{"express":"5","cors":"2"}}"#,
+        ),
+        ("server.js", ""),
+    ])
+}
+
 fn assert_is_users_fault_with_hint(error: &Error) {
     assert_eq!(error.kind(), Kind::Invalid, "{error:?}");
     assert_eq!(error.whose(), Fault::User, "{error:?}");
@@ -139,10 +153,12 @@ fn assert_is_users_fault_with_hint(error: &Error) {
 
 /// The same tree gives the same plan, to the byte.
 pub async fn the_same_tree_gives_the_same_plan(harness: &Harness) {
-    let first = harness.planner.plan(Arc::new(site())).await.unwrap();
-    for _ in 0..8 {
-        let again = harness.planner.plan(Arc::new(site())).await.unwrap();
-        assert_eq!(serde_json::to_vec(&first).unwrap(), serde_json::to_vec(&again).unwrap());
+    for make in [site, flask, express] {
+        let first = harness.planner.plan(Arc::new(make())).await.unwrap();
+        for _ in 0..8 {
+            let again = harness.planner.plan(Arc::new(make())).await.unwrap();
+            assert_eq!(serde_json::to_vec(&first).unwrap(), serde_json::to_vec(&again).unwrap());
+        }
     }
 }
 
@@ -158,7 +174,7 @@ pub async fn a_plan_explains_itself_and_can_be_stored(harness: &Harness) {
 
 /// A Dockerfile in the tree wins over everything else, as it stands there.
 pub async fn a_dockerfile_in_the_tree_wins(harness: &Harness) {
-    let text = "FROM example/base:1 AS one\nFROM example/base:1\nCOPY --from=one /a /a\nCMD [\"/a\"]\n";
+    let text = "FROM example/base:1 AS one\nFROM one AS two\nFROM example/base:1\nCOPY --from=two /a /a\n";
     let tree = PlannerTree::new([
         ("Dockerfile", text),
         ("index.html", "<h1>hello</h1>"),

@@ -1,10 +1,15 @@
 //! Reads a Dockerfile as far as a plan needs it: its base images, its port, and what must not be in it.
 
+use std::collections::BTreeSet;
+
 use paas_core::{Error, Port, Result};
 
 use super::syntax::{Directive, Instruction, directives, logical_lines};
 use super::words::{self, Variables};
 use crate::OPERATION;
+
+/// Far more than a Dockerfile needs; each is looked up before a build.
+const MAX_BASE_IMAGES: usize = 64;
 
 /// What a plan says of a Dockerfile.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,18 +33,12 @@ pub(crate) fn read(text: &str) -> Result<Summary> {
         Some(directive) if directive.value == "`" => '`',
         _ => '\\',
     };
-    // Frontends differ in which lines continue, and in heredocs: a line that one takes for the rest of another
-    // is an instruction to the next. So each is looked at both ways.
-    for (index, line) in text.lines().enumerate() {
-        refuse_unsafe(&Instruction::parse(index + 1, line, escape))?;
-    }
+    refuse_unsafe_lines(text)?;
     let mut reader = Reader::default();
     for (line, text) in logical_lines(text, escape) {
-        let instruction = Instruction::parse(line, &text, escape);
-        refuse_unsafe(&instruction)?;
-        reader.read(&instruction)?;
+        reader.read(&Instruction::parse(line, &text, escape))?;
     }
-    if reader.stages.is_empty() {
+    if reader.stages == 0 {
         return Err(Error::invalid(OPERATION, "the Dockerfile has no FROM")
             .hint("start the Dockerfile with `FROM` and a base image"));
     }
@@ -49,8 +48,9 @@ pub(crate) fn read(text: &str) -> Result<Summary> {
 #[derive(Default)]
 struct Reader {
     base_images: Vec<String>,
-    /// The name of each stage in lower case; empty if it has none.
-    stages: Vec<String>,
+    stages: usize,
+    /// The names of stages, in lower case.
+    names: BTreeSet<String>,
     /// What `FROM` lines may use: the arguments before the first of them.
     global: Variables,
     /// What the lines of the present stage may use.
@@ -81,7 +81,7 @@ impl Reader {
             }
             "RUN" => {
                 for mount in instruction.flag("mount") {
-                    if let Some(image) = mount.split(',').find_map(|option| option.strip_prefix("from=")) {
+                    if let Some(image) = mount.split(',').find_map(from_option) {
                         self.use_image(instruction.line, image)?;
                     }
                 }
@@ -92,26 +92,25 @@ impl Reader {
     }
 
     fn define(&mut self, word: &str) {
-        let variables = if self.stages.is_empty() { &mut self.global } else { &mut self.local };
+        // `ARG NAME` in a stage takes the value from before the first `FROM`.
+        let inherited = self.global.get(word).cloned();
+        let scope = if self.stages == 0 { &mut self.global } else { &mut self.local };
         let (name, value) = match word.split_once('=') {
-            Some((name, value)) => (name, words::expand(value, variables)),
-            // `ARG NAME` in a stage takes the value from before the first `FROM`.
-            None => (word, self.global.get(word).cloned()),
+            Some((name, value)) => (name, words::expand(value, scope)),
+            None => (word, inherited),
         };
         match value {
-            Some(value) => self.local_or_global().insert(name.to_owned(), value),
-            None => self.local_or_global().remove(name),
+            Some(value) => scope.insert(name.to_owned(), value),
+            None => scope.remove(name),
         };
-    }
-
-    fn local_or_global(&mut self) -> &mut Variables {
-        if self.stages.is_empty() { &mut self.global } else { &mut self.local }
     }
 
     fn start_stage(&mut self, instruction: &Instruction) -> Result<()> {
         let (image, name) = match instruction.words.as_slice() {
-            [image] => (image, String::new()),
-            [image, r#as, name] if r#as.eq_ignore_ascii_case("as") => (image, name.to_ascii_lowercase()),
+            [image] => (image, None),
+            [image, r#as, name] if r#as.eq_ignore_ascii_case("as") => {
+                (image, Some(name.to_ascii_lowercase()))
+            }
             // Not a stage to any frontend: inside of a heredoc it is a line like others, elsewhere the build says so.
             _ => return Ok(()),
         };
@@ -122,11 +121,9 @@ impl Reader {
             )
             .hint("give each variable in `FROM` a default: `ARG NAME=value` before the first `FROM`"));
         };
-        let is_stage = self.stages.contains(&image.to_ascii_lowercase());
-        if !is_stage && image != "scratch" {
-            self.add(image);
-        }
-        self.stages.push(name);
+        self.add(image, instruction.line)?;
+        self.names.extend(name);
+        self.stages += 1;
         self.local.clear();
         self.port = None;
         Ok(())
@@ -138,18 +135,31 @@ impl Reader {
             return Err(unsafe_line(line, "copies from an image that a variable names")
                 .hint("write the image's name itself, or a `FROM ... AS name` and that name"));
         }
-        let is_stage = name.parse::<usize>().is_ok() || self.stages.contains(&name.to_ascii_lowercase());
-        if !is_stage && !name.is_empty() && name != "scratch" {
-            self.add(name.to_owned());
-        }
-        Ok(())
+        if name.parse::<usize>().is_ok() { Ok(()) } else { self.add(name.to_owned(), line) }
     }
 
-    fn add(&mut self, image: String) {
-        if !self.base_images.contains(&image) {
-            self.base_images.push(image);
+    fn add(&mut self, image: String, line: usize) -> Result<()> {
+        let is_stage = image == "scratch" || self.names.contains(&image.to_ascii_lowercase());
+        if is_stage || image.is_empty() || self.base_images.contains(&image) {
+            return Ok(());
         }
+        if self.base_images.len() == MAX_BASE_IMAGES {
+            return Err(Error::invalid(
+                OPERATION,
+                format!("the Dockerfile uses more than {MAX_BASE_IMAGES} images (line {line})"),
+            )
+            .code("too_large")
+            .hint("use fewer base images"));
+        }
+        self.base_images.push(image);
+        Ok(())
     }
+}
+
+/// The value of `from=` in an option of a mount, whose names may be in capitals.
+fn from_option(option: &str) -> Option<&str> {
+    let (name, value) = option.split_once('=')?;
+    name.trim().eq_ignore_ascii_case("from").then_some(value)
 }
 
 fn tcp_port(word: &str, variables: &Variables) -> Option<Port> {
@@ -192,7 +202,22 @@ fn refuse_frontends(text: &str, directives: &[Directive]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what would reach out of the build's sandbox.
+/// Refuses what would reach out of the build's sandbox, however the lines are read.
+///
+/// Frontends differ in which lines continue and in heredocs: what one takes for the rest of a line is an
+/// instruction to the next. So lines are looked at alone, and joined by either escape character.
+fn refuse_unsafe_lines(text: &str) -> Result<()> {
+    for escape in ['\\', '`'] {
+        for (index, line) in text.lines().enumerate() {
+            refuse_unsafe(&Instruction::parse(index + 1, line, escape))?;
+        }
+        for (line, text) in logical_lines(text, escape) {
+            refuse_unsafe(&Instruction::parse(line, &text, escape))?;
+        }
+    }
+    Ok(())
+}
+
 fn refuse_unsafe(instruction: &Instruction) -> Result<()> {
     let line = instruction.line;
     match instruction.keyword.as_str() {
@@ -302,6 +327,8 @@ mod tests {
             (4, "# escape=`\nFROM a\nRUN echo \\\nRUN --network=host id"),
             (3, "FROM a\nRUN echo \\\\\nRUN --network=host id"),
             (3, "FROM a\nRUN cat <<EOF\nRUN --network=host id\nEOF"),
+            (3, "# x=y\n# escape=`\nRUN --net\\\nwork=host id"),
+            (2, "FROM a\nRUN --mount=type=bind,From=$X id"),
             (2, "FROM a\nRUN --device=nvidia id"),
             (2, "FROM a\nADD http://169.254.169.254/ /x"),
             (2, "FROM a\nADD [\"HTTPS://example.com/x\", \"/x\"]"),
@@ -341,6 +368,13 @@ mod tests {
             assert_eq!((error.kind(), error.whose()), (Kind::Invalid, Fault::User), "{text}");
             assert!(error.hinted().is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn many_stages_are_read_and_many_images_refused() {
+        assert_eq!(summary(&"FROM a\n".repeat(100_000)).base_images, ["a"]);
+        let many: String = (0..100_000).map(|n| format!("FROM a{n}\n")).collect();
+        assert_eq!(read(&many).unwrap_err().reason(), Some("too_large"));
     }
 
     #[test]
