@@ -1,6 +1,7 @@
 //! Dockerfiles: reading one that a person wrote, and writing one.
 
 mod reader;
+mod safety;
 mod syntax;
 mod words;
 mod writer;

@@ -13,7 +13,7 @@ pub(super) struct Instruction {
     pub(super) flags: Vec<String>,
     /// The other words, without quotes.
     pub(super) words: Vec<String>,
-    /// What follows the keyword, as it stands there.
+    /// What follows the flags, as it stands there.
     pub(super) text: String,
 }
 
@@ -28,15 +28,20 @@ impl Instruction {
                 rest = after;
                 continue;
             }
-            let mut words = words::split(after, escape);
-            let flag_count = words.iter().take_while(|word| word.starts_with("--")).count();
-            let others = words.split_off(flag_count);
+            let mut flags = Vec::new();
+            let mut text = after;
+            while let Some((word, after)) = words::next(text, escape)
+                && word.starts_with("--")
+            {
+                flags.push(word);
+                text = after;
+            }
             return Self {
                 line,
                 keyword: keyword.to_ascii_uppercase(),
-                flags: words,
-                words: others,
-                text: after.to_owned(),
+                flags,
+                words: words::split(text, escape),
+                text: text.trim_start().to_owned(),
             };
         }
     }

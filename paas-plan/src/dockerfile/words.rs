@@ -9,30 +9,37 @@ pub(super) type Variables = BTreeMap<String, String>;
 const MAX_VALUE_BYTES: usize = 4096;
 const MAX_NESTING: usize = 8;
 
-/// Splits at spaces as the frontend does: quotes and escapes are taken away, variables stay.
-pub(super) fn split(text: &str, escape: char) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
+/// The first word, and what follows it: words end at spaces, quotes and escapes are taken away, variables stay.
+pub(super) fn next(text: &str, escape: char) -> Option<(String, &str)> {
+    let text = text.trim_start();
+    let mut word = String::new();
     let mut quote = None;
-    let mut characters = text.chars();
-    while let Some(c) = characters.next() {
+    let mut characters = text.char_indices();
+    while let Some((at, c)) = characters.next() {
         if quote == Some(c) {
             quote = None;
         } else if c == escape && quote != Some('\'') {
-            word.get_or_insert_default().extend(characters.next());
-        } else if quote.is_some() {
-            word.get_or_insert_default().push(c);
-        } else if c == '"' || c == '\'' {
+            word.extend(characters.next().map(|(_, escaped)| escaped));
+        } else if quote.is_none() && (c == '"' || c == '\'') {
             quote = Some(c);
-            word.get_or_insert_default();
-        } else if c.is_whitespace() {
-            words.extend(word.take());
+        } else if quote.is_none() && c.is_whitespace() {
+            return Some((word, &text[at..]));
         } else {
-            word.get_or_insert_default().push(c);
+            word.push(c);
         }
     }
-    words.extend(word);
-    words
+    (!text.is_empty()).then_some((word, ""))
+}
+
+/// All words.
+pub(super) fn split(text: &str, escape: char) -> Vec<String> {
+    let mut rest = text;
+    std::iter::from_fn(|| {
+        let (word, after) = next(rest, escape)?;
+        rest = after;
+        Some(word)
+    })
+    .collect()
 }
 
 /// Puts in the values of variables: `$NAME`, `${NAME}`, `${NAME:-word}`, `${NAME:+word}`. `None` if one is not
