@@ -2,14 +2,14 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use paas_core::{Planner, testing::planner::PlannerTree};
+//! use paas_core::{Planner, memory::MemoryTree};
 //! use paas_plan::SourcePlanner;
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! let tree = PlannerTree::new([
+//! let tree = MemoryTree::new([
 //!     ("requirements.txt", "flask"),
 //!     ("app.py", "from flask import Flask\napp = Flask(__name__)\n"),
-//! ]);
+//! ])?;
 //! let plan = SourcePlanner::default().plan(Arc::new(tree)).await?;
 //! assert_eq!(plan.recipe, "python");
 //! assert_eq!(plan.framework.as_deref(), Some("Flask"));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use paas_core::memory::MemoryFiles;
 use paas_core::testing::planner::PlannerTree;
 use paas_core::{BuildPlan, Fault, Kind, Planner, Result, Retry};
 use paas_plan::SourcePlanner;
@@ -111,7 +112,7 @@ proptest! {
 
     #[test]
     fn garbage_manifests(files in prop::collection::btree_map(prop::sample::select(&NAMES[..]), content(), 0..5)) {
-        check(PlannerTree::new(files));
+        check(PlannerTree::new(files.into_iter().collect::<MemoryFiles>()));
     }
 
     #[test]
@@ -158,7 +159,7 @@ fn deep_nesting_is_refused() {
 #[test]
 fn a_manifest_of_100_megabytes_is_not_read() {
     for name in ["package.json", "pyproject.toml", "requirements.txt", "Dockerfile"] {
-        let error = plan(PlannerTree::default().with_endless(name)).unwrap_err();
+        let error = plan(PlannerTree::new([(name, "")]).with_endless(name)).unwrap_err();
         assert_eq!(error.reason(), Some("too_large"), "{error:?}");
         assert!(error.hinted().is_some(), "{error:?}");
     }
@@ -166,7 +167,11 @@ fn a_manifest_of_100_megabytes_is_not_read() {
 
 #[test]
 fn code_without_an_end_is_passed_over() {
-    let tree = PlannerTree::new([("requirements.txt", "flask"), ("main.py", "app = Flask(__name__)")]);
+    let tree = PlannerTree::new([
+        ("requirements.txt", "flask"),
+        ("app.py", ""),
+        ("main.py", "app = Flask(__name__)"),
+    ]);
     let plan = plan(tree.with_endless("app.py")).unwrap();
     assert_eq!(plan.start.last().unwrap(), "main:app");
 }

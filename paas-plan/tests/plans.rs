@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use paas_core::testing::planner::PlannerTree;
+use paas_core::memory::MemoryTree;
 use paas_core::{BuildPlan, Dockerfile, Error, Kind, Planner, Port, Result};
 use paas_plan::{BaseImages, SourcePlanner};
 
 const FLASK: &str = "from flask import Flask\n\napp = Flask(__name__)\n";
 
 async fn judge<const N: usize>(files: [(&str, &str); N]) -> Result<BuildPlan> {
-    let files = files.map(|(path, text)| (path, text.to_owned()));
-    SourcePlanner::default().plan(Arc::new(PlannerTree::new(files))).await
+    let tree = MemoryTree::new(files.map(|(path, text)| (path, text.to_owned())))?;
+    SourcePlanner::default().plan(Arc::new(tree)).await
 }
 
 async fn plan<const N: usize>(files: [(&str, &str); N]) -> BuildPlan {
@@ -269,11 +269,11 @@ async fn without_a_start_the_hint_says_what_was_looked_for() {
 async fn an_installation_may_bring_its_own_images() {
     let images = BaseImages::new([("python:3.11", "paas/python:3.11"), ("static", "paas/static:1")]).unwrap();
     let planner = SourcePlanner::new(images);
-    let flask = PlannerTree::new([("requirements.txt", "flask"), ("app.py", FLASK)]);
+    let flask = MemoryTree::new([("requirements.txt", "flask"), ("app.py", FLASK)]).unwrap();
     let plan = planner.plan(Arc::new(flask)).await.unwrap();
     assert_eq!(plan.base_images, ["paas/python:3.11"]);
 
-    let node = PlannerTree::new([("package.json", "{}"), ("index.js", "")]);
+    let node = MemoryTree::new([("package.json", "{}"), ("index.js", "")]).unwrap();
     let error = planner.plan(Arc::new(node)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
 }

@@ -1,38 +1,37 @@
 //! The sample apps are planned as their README says.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use paas_core::testing::planner::PlannerTree;
+use paas_core::memory::{MemoryFiles, MemoryTree};
 use paas_core::{BuildPlan, Planner, Port};
 use paas_plan::{BaseImages, SourcePlanner};
 
-fn read_into(files: &mut BTreeMap<String, Vec<u8>>, directory: &Path, prefix: &str) {
+fn with_directory(mut files: MemoryFiles, directory: &Path, prefix: &str) -> MemoryFiles {
     for entry in std::fs::read_dir(directory).expect("the sample app is in examples/apps") {
         let entry = entry.unwrap();
         let path = format!("{prefix}{}", entry.file_name().into_string().unwrap());
         if entry.file_type().unwrap().is_dir() {
-            read_into(files, &entry.path(), &format!("{path}/"));
+            files = with_directory(files, &entry.path(), &format!("{path}/"));
         } else {
-            files.insert(path, std::fs::read(entry.path()).unwrap());
+            files = files.file(path, std::fs::read(entry.path()).unwrap());
         }
     }
+    files
 }
 
 /// Plans a sample app on an installation without a registry.
 async fn plan(app: &str) -> BuildPlan {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/apps").join(app);
-    let mut files = BTreeMap::new();
-    read_into(&mut files, &directory, "");
+    let tree = MemoryTree::new(with_directory(MemoryFiles::default(), &directory, "")).unwrap();
     let images = BaseImages::new([
         ("python:3.11", "paas/python:3.11"),
         ("node:20", "paas/node:20"),
         ("static", "paas/static:1"),
     ])
     .unwrap();
-    SourcePlanner::new(images).plan(Arc::new(PlannerTree::new(files))).await.unwrap()
+    SourcePlanner::new(images).plan(Arc::new(tree)).await.unwrap()
 }
 
 #[tokio::test]
