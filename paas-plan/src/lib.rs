@@ -18,7 +18,7 @@
 //! # Ok::<(), paas_core::Error>(()) }).unwrap();
 //! ```
 //!
-//! A `Dockerfile` in the tree wins. Otherwise the first recipe that fits completely decides; a recipe is one file
+//! A `Dockerfile` in the tree wins. Otherwise the first recipe that fits completely decides; a recipe is one module
 //! in `recipes` and one line in its list.
 
 mod base_images;

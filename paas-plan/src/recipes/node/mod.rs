@@ -59,13 +59,15 @@ impl Recipe for Node {
                 Some(_) => "COPY --chown=1000:1000 package.json package-lock.json ./",
                 None => "COPY --chown=1000:1000 package.json ./",
             });
-            run(&mut writer, &install);
+            write_install(&mut writer, &install);
         }
         writer.line("COPY --chown=1000:1000 . .");
         if package.needs_everything {
-            run(&mut writer, &install);
+            write_install(&mut writer, &install);
         }
-        run(&mut writer, &build);
+        for command in &build {
+            writer.install(NPM, command);
+        }
 
         let mut files = BTreeMap::new();
         let command = match start {
@@ -90,8 +92,8 @@ impl Recipe for Node {
             version: Some(version.to_string()),
             framework: package.framework().map(str::to_owned),
             reasons,
-            install: one(install),
-            build: one(build),
+            install,
+            build,
             start: command,
             port: None,
             dockerfile: Dockerfile::Generated { text, files },
@@ -100,16 +102,10 @@ impl Recipe for Node {
     }
 }
 
-fn run(writer: &mut Writer, command: &[String]) {
-    if !command.is_empty() {
-        let is_install = command.get(1).is_some_and(|word| word != "run");
-        let cache: &[&str] =
-            if is_install { &["--no-audit", "--no-fund", "--cache", NPM.cache_directory] } else { &[] };
-        let words: Vec<&str> = command.iter().map(String::as_str).chain(cache.iter().copied()).collect();
+fn write_install(writer: &mut Writer, install: &[Vec<String>]) {
+    for command in install {
+        let quiet_and_cached = ["--no-audit", "--no-fund", "--cache", NPM.cache_directory];
+        let words: Vec<&str> = command.iter().map(String::as_str).chain(quiet_and_cached).collect();
         writer.install(NPM, &words);
     }
-}
-
-fn one(command: Vec<String>) -> Vec<Vec<String>> {
-    if command.is_empty() { Vec::new() } else { vec![command] }
 }

@@ -130,8 +130,8 @@ impl Package {
         server.map(|(_, name)| *name).or_else(|| self.site().map(|(name, _)| name))
     }
 
-    /// The command that installs; empty if nothing is to be installed.
-    pub(super) fn install(&self, source: &Source, reasons: &mut Vec<String>) -> Vec<String> {
+    /// The commands that install; none if nothing is to be installed.
+    pub(super) fn install(&self, source: &Source, reasons: &mut Vec<String>) -> Vec<Vec<String>> {
         if self.dependencies().next().is_none() && !self.needs_everything {
             reasons.push("nothing to install: the package has no dependencies".to_owned());
             return Vec::new();
@@ -141,16 +141,15 @@ impl Package {
             None => ("install", "npm install, because there is no package-lock.json".to_owned()),
         };
         reasons.push(reason);
-        ["npm", command].map(str::to_owned).to_vec()
+        vec![["npm", command].map(str::to_owned).to_vec()]
     }
 
-    /// The command that builds; empty if there is none.
-    pub(super) fn build(&self) -> Vec<String> {
-        if self.script("build").is_some() {
-            ["npm", "run", "build"].map(str::to_owned).to_vec()
-        } else {
-            Vec::new()
-        }
+    /// The commands that build; none if the package has no `scripts.build`.
+    pub(super) fn build(&self) -> Vec<Vec<String>> {
+        self.script("build")
+            .map(|_| ["npm", "run", "build"].map(str::to_owned).to_vec())
+            .into_iter()
+            .collect()
     }
 
     /// How the app starts.
