@@ -121,7 +121,7 @@ fn server_command(server: &str, object: &str) -> Vec<String> {
         let run = "exec uvicorn --host 0.0.0.0 --port \"${PORT:-8080}\" --timeout-keep-alive 75 \"$@\"";
         let mut command = vec!["sh", "-c", run, "sh"];
         match object.strip_suffix("()") {
-            Some(_) => command.extend(["--factory", object.trim_end_matches("()")]),
+            Some(factory) => command.extend(["--factory", factory]),
             None => command.push(object),
         }
         command
