@@ -1,1 +1,19 @@
 //! The ingress of paas-core: routes requests by host to instances, in-process or as a process of its own.
+mod body;
+mod config;
+mod framing;
+mod headers;
+mod journal;
+mod pages;
+mod probe;
+mod proxy;
+mod service;
+mod stream;
+mod table;
+mod timer;
+mod tunnel;
+mod upstream;
+mod worker;
+
+pub use config::{ProxyConfig, Timeouts};
+pub use proxy::Proxy;
