@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub struct Proxy {
     port: u16,
     stopping: CancellationToken,
     ending: CancellationToken,
-    workers: Vec<JoinHandle<()>>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
     /// Held so that no second proxy uses the directory.
     _lock: Option<File>,
 }
@@ -65,14 +65,14 @@ impl Proxy {
         };
         let listener = listen(config.listen)?;
         let address = listener.local_addr().map_err(paas_core::error::map("proxy.start"))?;
-        let mut proxy = Self {
+        let proxy = Self {
             shared,
             journal,
             address,
             port: config.public_port.unwrap_or_else(|| address.port()),
             stopping: CancellationToken::new(),
             ending: CancellationToken::new(),
-            workers: Vec::new(),
+            workers: Mutex::default(),
             _lock: lock,
         };
         let places = Arc::new(Semaphore::new(config.max_connections));
@@ -80,7 +80,7 @@ impl Proxy {
             // Dropping the proxy on an error ends the workers that run already.
             let worker =
                 proxy.worker(index, &listener, &places).map_err(paas_core::error::map("proxy.start"))?;
-            proxy.workers.push(worker);
+            locked(&proxy.workers).push(worker);
         }
         Ok(proxy)
     }
@@ -121,9 +121,9 @@ impl Proxy {
 
     /// Stops accepting, and returns when the requests in flight have ended, or when the configured time for that is
     /// over; what is left then is cut.
-    pub async fn stop(mut self) {
+    pub async fn stop(&self) {
         self.stopping.cancel();
-        let workers = std::mem::take(&mut self.workers);
+        let workers = std::mem::take(&mut *locked(&self.workers));
         // A worker that panicked has ended too.
         let _ = tokio::task::spawn_blocking(move || {
             for worker in workers {
@@ -264,4 +264,9 @@ fn own(directory: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(unusable(error)),
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds the lock.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
