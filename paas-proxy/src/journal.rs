@@ -117,7 +117,7 @@ impl Writer {
                 tracing::error!(%error, path = %self.path.display(), "the table can't be written to disk");
             }
             for request in batch.drain(..) {
-                let result = result.as_ref().map(|()| ()).map_err(|error| io::Error::from(error.kind()));
+                let result = result.as_ref().copied().map_err(|error| io::Error::from(error.kind()));
                 // Whoever no longer waits does not want to know.
                 let _ = request.done.send(result);
             }
