@@ -6,7 +6,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use paas_core::{Error, Generation, Host, Kind, Result, Route, Serving};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ use crate::service::Shared;
 use crate::table::Table;
 
 const FILE: &str = "routes.journal";
+const WRITE: &str = "proxy.write_table";
+
 const HEAD: &str = r#"{"format":"paas-proxy routes","version":1}"#;
 
 /// How many changes share one sync at most.
@@ -34,7 +37,9 @@ struct Line {
 /// Where changes are written down, by a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    sender: mpsc::Sender<Request>,
+    /// None once it is closed.
+    sender: Mutex<Option<mpsc::Sender<Request>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -44,13 +49,18 @@ struct Request {
     done: oneshot::Sender<io::Result<()>>,
 }
 
+/// A place in the queue: taken before a change is made, so that a call that is dropped has either made no change or
+/// has it written down.
+#[derive(Debug)]
+pub(crate) struct Slot(mpsc::OwnedPermit<Request>);
+
 impl Journal {
     /// Reads the table from `directory` and goes on writing there. What can't be read is said in the log, and kept
     /// aside where that is the whole file.
     ///
     /// # Errors
     /// `Unavailable`: the directory can't be read or written.
-    pub(crate) fn open(directory: &Path, shared: Arc<Shared>) -> Result<Self> {
+    pub(crate) fn open(directory: &Path, lock: File, shared: Arc<Shared>) -> Result<Self> {
         let unusable = |error: io::Error| {
             Error::new(Kind::Unavailable, "proxy.open_table", "the proxy's directory can't be used")
                 .hint("the directory must exist, be writable and have free space")
@@ -59,39 +69,69 @@ impl Journal {
         };
         let path = directory.join(FILE);
         let found = load(&path, &shared.table).map_err(unusable)?;
-        let mut writer = Writer { path, file: None, lines: found.lines, shared };
+        let mut writer = Writer { path, file: None, lines: found.lines, shared, _lock: lock };
         if found.is_intact {
             writer.file = Some(OpenOptions::new().append(true).open(&writer.path).map_err(unusable)?);
         } else {
             writer.rewrite().map_err(unusable)?;
         }
         let (sender, receiver) = mpsc::channel(MAX_BATCH);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("proxy-journal".to_owned())
             .spawn(move || writer.run(receiver))
             .map_err(unusable)?;
-        Ok(Self { sender })
+        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 
-    /// Writes a change down, and returns when it is on stable storage.
-    pub(crate) async fn append(&self, host: &Host, serving: Option<&Serving>) -> Result<()> {
-        const OPERATION: &str = "proxy.write_table";
-        let mut line = Vec::new();
-        if let Some(serving) = serving {
-            let Serving { generation, route } = serving.clone();
-            serde_json::to_writer(&mut line, &Line { host: host.clone(), generation, route })
-                .map_err(paas_core::error::map(OPERATION))?;
-            line.push(b'\n');
-        }
-        let (done, written) = oneshot::channel();
-        let stopped = || Error::new(Kind::Unavailable, OPERATION, "the proxy is stopping");
-        self.sender.send(Request { line, done }).await.map_err(|_| stopped())?;
-        written.await.map_err(|_| stopped())?.map_err(|error| {
-            Error::new(Kind::Unavailable, OPERATION, "the proxy can't write its table to disk")
-                .hint("is the disk full?")
-                .source(error)
-        })
+    /// Waits for a place in the queue.
+    pub(crate) async fn slot(&self) -> Result<Slot> {
+        let sender = locked(&self.sender).clone().ok_or_else(closed)?;
+        sender.reserve_owned().await.map(Slot).map_err(|_| closed())
     }
+
+    /// Takes no more changes. The thread ends, and lets the directory go, when the last one is written.
+    pub(crate) fn close(&self) -> Option<JoinHandle<()>> {
+        locked(&self.sender).take();
+        locked(&self.thread).take()
+    }
+}
+
+impl Slot {
+    /// Writes a change down, or waits for those before. The change is queued when this returns; what it returns ends
+    /// when it is on stable storage.
+    pub(crate) fn write(
+        self,
+        host: &Host,
+        serving: Option<Serving>,
+    ) -> impl Future<Output = Result<()>> + use<> {
+        let line = serving.map_or(Ok(Vec::new()), |Serving { generation, route }| {
+            let mut line = serde_json::to_vec(&Line { host: host.clone(), generation, route })?;
+            line.push(b'\n');
+            Ok::<_, serde_json::Error>(line)
+        });
+        let written = line.map(|line| {
+            let (done, written) = oneshot::channel();
+            self.0.send(Request { line, done });
+            written
+        });
+        async move {
+            let written = written.map_err(paas_core::error::map(WRITE))?;
+            written.await.map_err(|_| closed())?.map_err(|error| {
+                Error::new(Kind::Unavailable, WRITE, "the proxy can't write its table to disk")
+                    .hint("is the disk full?")
+                    .source(error)
+            })
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Unavailable, WRITE, "the proxy is stopping")
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds one of these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Writer {
@@ -100,6 +140,8 @@ struct Writer {
     file: Option<File>,
     lines: usize,
     shared: Arc<Shared>,
+    /// Held until the last change is written, so that no other proxy reads the file before.
+    _lock: File,
 }
 
 impl Writer {

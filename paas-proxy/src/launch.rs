@@ -88,7 +88,7 @@ impl Launcher {
                 .source(error)
         };
         let program = match self {
-            Self::Program(program) => program.clone(),
+            Self::Program(program) => std::path::absolute(program).map_err(failed)?,
             Self::CurrentProgram => env::current_exe().map_err(failed)?,
         };
         let log = open_log(directory).map_err(failed)?;
@@ -96,6 +96,8 @@ impl Launcher {
         let mut child = Command::new(&program)
             .arg(ARGUMENT)
             .arg(config)
+            // What the starter's environment holds is not the proxy's business, and it outlives its folder.
+            .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

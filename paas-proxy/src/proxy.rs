@@ -38,8 +38,6 @@ pub struct Proxy {
     stopping: CancellationToken,
     ending: CancellationToken,
     workers: Mutex<Vec<JoinHandle<()>>>,
-    /// Held so that no second proxy uses the directory.
-    _lock: Option<File>,
 }
 
 impl Proxy {
@@ -59,11 +57,11 @@ impl Proxy {
         let count = config.worker_count();
         let shared = Arc::new(Shared { table: Table::new(count), timeouts: config.timeouts, clock });
         let lock = config.directory.as_deref().map(own).transpose()?;
-        let journal = match &config.directory {
-            Some(directory) => Some(Journal::open(directory, Arc::clone(&shared))?),
-            None => None,
-        };
         let listener = listen(config.listen)?;
+        let journal = match (&config.directory, lock) {
+            (Some(directory), Some(lock)) => Some(Journal::open(directory, lock, Arc::clone(&shared))?),
+            _ => None,
+        };
         let address = listener.local_addr().map_err(paas_core::error::map("proxy.start"))?;
         let proxy = Self {
             shared,
@@ -73,7 +71,6 @@ impl Proxy {
             stopping: CancellationToken::new(),
             ending: CancellationToken::new(),
             workers: Mutex::default(),
-            _lock: lock,
         };
         let places = Arc::new(Semaphore::new(config.max_connections));
         for index in 0..count {
@@ -120,14 +117,15 @@ impl Proxy {
     }
 
     /// Stops accepting, and returns when the requests in flight have ended, or when the configured time for that is
-    /// over; what is left then is cut.
+    /// over; what is left then is cut. Routes can't be changed any more.
     pub async fn stop(&self) {
         self.stopping.cancel();
-        let workers = std::mem::take(&mut *locked(&self.workers));
-        // A worker that panicked has ended too.
+        let mut threads = std::mem::take(&mut *locked(&self.workers));
+        threads.extend(self.journal.as_ref().and_then(Journal::close));
+        // A thread that panicked has ended too.
         let _ = tokio::task::spawn_blocking(move || {
-            for worker in workers {
-                let _ = worker.join();
+            for thread in threads {
+                let _ = thread.join();
             }
         })
         .await;
@@ -140,13 +138,16 @@ impl Proxy {
         generation: Generation,
         route: Option<Route>,
     ) -> Result<()> {
-        let change = self.shared.table.change(operation, host, generation, route.clone())?;
-        let Some(journal) = &self.journal else { return Ok(()) };
-        match change {
-            Change::Made => journal.append(host, Some(&Serving { generation, route })).await,
-            // The first try may have failed, or may not have reached the disk yet.
-            Change::Repeated => journal.append(host, None).await,
-        }
+        let Some(journal) = &self.journal else {
+            return self.shared.table.change(operation, host, generation, route).map(drop);
+        };
+        let slot = journal.slot().await?;
+        let written = match self.shared.table.change(operation, host, generation, route.clone())? {
+            Change::Made => slot.write(host, Some(Serving { generation, route })),
+            // The first call may not be on the disk yet, or may have failed there: the next write mends that.
+            Change::Repeated => slot.write(host, None),
+        };
+        written.await
     }
 }
 

@@ -45,7 +45,9 @@ const MAX_IDLE: usize = 16;
 /// be gone later, the next call starts it again; it then serves its last table at once.
 ///
 /// # Assumptions
-/// One directory, one proxy: programs that share the directory share the proxy.
+/// One directory, one proxy: programs that share the directory share the proxy. A supervisor that ends everything in
+/// a service's control group (systemd does by default) ends the proxy too: there, run `paas-proxy` as a service of its
+/// own with the same directory.
 #[derive(Debug)]
 pub struct ProxyClient {
     config: ProxyConfig,
@@ -76,11 +78,14 @@ impl ProxyClient {
         Self::open(config, Some(launcher)).await
     }
 
-    async fn open(config: ProxyConfig, launcher: Option<Launcher>) -> Result<Self> {
+    async fn open(mut config: ProxyConfig, launcher: Option<Launcher>) -> Result<Self> {
         let directory = config.directory.clone().ok_or_else(|| {
             Error::invalid("proxy.connect", "a proxy process needs a directory")
                 .hint("set `directory` in the proxy's configuration")
         })?;
+        // The process has another working directory.
+        let directory = std::path::absolute(directory).map_err(paas_core::error::map("proxy.connect"))?;
+        config.directory = Some(directory.clone());
         let client = Self {
             config,
             directory,

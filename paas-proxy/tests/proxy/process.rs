@@ -265,7 +265,7 @@ async fn a_call_can_be_cancelled() {
     let context = context();
     let (drained, ()) =
         tokio::join!(running.client.drain(&context, &instance.name, instance.address), async {
-            context.cancel()
+            context.cancel();
         });
     assert_eq!(drained.unwrap_err().kind(), Kind::Cancelled);
     drop(held);
