@@ -6,13 +6,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use paas_core::{Error, Generation, Host, Kind, Result, Route, Serving};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::lock::locked;
 use crate::service::Shared;
 use crate::table::Table;
 
@@ -127,11 +128,6 @@ impl Slot {
 
 fn closed() -> Error {
     Error::new(Kind::Unavailable, WRITE, "the proxy is stopping")
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code panics while it holds one of these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Writer {

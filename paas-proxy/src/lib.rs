@@ -34,6 +34,7 @@
 //! # Files in the directory
 //! `routes.journal` the table, one line for each change; `lock` held while a proxy runs; `control.sock` and
 //! `proxy.log` of the process. Its owner alone can enter it.
+
 mod body;
 mod config;
 mod control;
@@ -41,6 +42,7 @@ mod framing;
 mod headers;
 mod journal;
 mod launch;
+mod lock;
 mod pages;
 mod probe;
 mod process;

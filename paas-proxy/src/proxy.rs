@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ProxyConfig, url};
 use crate::journal::Journal;
+use crate::lock::locked;
 use crate::probe::probe;
 use crate::service::Shared;
 use crate::table::{Change, Table};
@@ -209,6 +210,9 @@ impl Ingress for Proxy {
     }
 
     async fn ping(&self, _context: &Context) -> Result<()> {
+        if self.stopping.is_cancelled() {
+            return Err(Error::new(Kind::Unavailable, "ingress.ping", "the proxy is stopping"));
+        }
         Ok(())
     }
 }
@@ -265,9 +269,4 @@ fn own(directory: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(unusable(error)),
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code panics while it holds the lock.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use paas_core::{Error, Generation, Host, Result, Route, Serving};
 
+use crate::lock::locked;
 use crate::upstream::{Registry, Upstream};
 
 /// A change copies one shard; at 100,000 routes that is a hundred entries.
@@ -189,9 +190,4 @@ impl Table {
     fn shard(&self, host: &str) -> &Shard {
         &self.shards[self.hasher.hash_one(host) as usize % SHARDS]
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code panics while it holds one of these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

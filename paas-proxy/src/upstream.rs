@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::RequestBody;
+use crate::lock::locked;
 use crate::pages::Page;
 use crate::stream::Stream;
 use crate::timer::sleep;
@@ -104,7 +105,9 @@ impl Upstream {
     /// Ends, with an error that says nothing, when the last one who holds it lets go.
     pub(crate) fn gone(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        locked(&self.waiting).push(sender);
+        let mut waiting = locked(&self.waiting);
+        waiting.retain(|sender| !sender.is_closed());
+        waiting.push(sender);
         receiver
     }
 
@@ -265,9 +268,4 @@ impl Lease {
             self.upstream.keep(self.worker, self.connection);
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code panics while it holds one of these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

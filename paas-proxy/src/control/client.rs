@@ -3,8 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use super::{Answer, Call, Hello, PROTOCOL, Request, Wire, socket_path};
 use crate::config::{ProxyConfig, url};
 use crate::launch::{Launcher, Started};
+use crate::lock::locked;
 use crate::timer::sleep;
 
 /// How long a process may take to answer a hello.
@@ -29,8 +30,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a process that another program is starting is looked for.
 const START_POLL: Duration = Duration::from_millis(20);
 
-/// How long a call may take when its context sets no limit.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a call may take when its context sets no limit: also how long a drain waits by default.
+const DEFAULT_BUDGET: Duration = Duration::from_secs(30);
 
 /// How much longer than its budget a call may take: the process counts the budget itself.
 const CALL_SLACK: Duration = Duration::from_secs(5);
@@ -131,12 +132,10 @@ impl ProxyClient {
 
     /// Does one call.
     async fn call(&self, context: &Context, operation: &'static str, call: Call) -> Result<Answer> {
-        let budget = context.remaining();
-        let request = Request {
-            call,
-            budget_milliseconds: budget.map(|budget| u64::try_from(budget.as_millis()).unwrap_or(u64::MAX)),
-        };
-        let limit = budget.map_or(CALL_TIMEOUT, |budget| budget.saturating_add(CALL_SLACK));
+        let budget = context.remaining().unwrap_or(DEFAULT_BUDGET);
+        let budget_milliseconds = Some(u64::try_from(budget.as_millis()).unwrap_or(u64::MAX));
+        let request = Request { call, budget_milliseconds };
+        let limit = budget.saturating_add(CALL_SLACK);
         tokio::select! {
             biased;
             // Dropping the exchange hangs up, and that cancels the call over there.
@@ -301,9 +300,4 @@ fn unreachable(operation: &'static str, error: io::Error) -> Error {
 
 fn misunderstood(operation: &'static str, answer: &Answer) -> Error {
     Error::internal(operation, format!("the proxy answered {answer:?}"))
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code panics while it holds the lock.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

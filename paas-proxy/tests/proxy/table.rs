@@ -108,6 +108,16 @@ async fn the_file_stays_in_proportion_to_the_routes() {
 }
 
 #[tokio::test]
+async fn a_disk_that_is_full_is_said_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", directory.path().join("routes.new")).unwrap();
+    let clock = std::sync::Arc::new(paas_core::SystemClock::new());
+    let error = Proxy::start(kept(directory.path()), clock).await.unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (Kind::Unavailable, "proxy.open_table"));
+    assert!(error.is_transient() && error.hinted().is_some());
+}
+
+#[tokio::test]
 async fn two_proxies_never_share_a_directory() {
     let directory = tempfile::tempdir().unwrap();
     let _first = start(kept(directory.path())).await;
