@@ -23,6 +23,7 @@ use crate::lock::locked;
 use crate::probe::probe;
 use crate::service::Shared;
 use crate::table::{Change, Table};
+use crate::upstream::Retired;
 use crate::worker::Worker;
 
 /// How long connections that were cut may take to be gone.
@@ -181,11 +182,12 @@ impl Ingress for Proxy {
 
     async fn drain(&self, context: &Context, instance: &InstanceName, address: SocketAddr) -> Result<()> {
         const OPERATION: &str = "ingress.drain";
-        let Some(upstream) = self.shared.table.registry().get(instance, address) else { return Ok(()) };
-        if upstream.is_routed() {
-            return Err(Error::still_routed(OPERATION, instance));
-        }
-        upstream.retire();
+        let upstream = match self.shared.table.registry().retire(instance, address) {
+            Retired::Absent => return Ok(()),
+            Retired::StillRouted => return Err(Error::still_routed(OPERATION, instance)),
+            Retired::Now(upstream) => upstream,
+        };
+        upstream.close_idle();
         let mut gone = upstream.gone();
         let cut = upstream.cut().clone();
         // From here only requests hold it.

@@ -51,19 +51,43 @@ pub(crate) struct Registry {
     upstreams: Mutex<HashMap<(InstanceName, SocketAddr), Weak<Upstream>>>,
 }
 
+/// What became of an instance that was to be retired.
+#[derive(Debug)]
+pub(crate) enum Retired {
+    /// Nothing holds it.
+    Absent,
+    /// Requests still go to it.
+    StillRouted,
+    /// Only requests in flight hold it.
+    Now(Arc<Upstream>),
+}
+
 impl Registry {
-    /// The instance, if anything holds it.
-    pub(crate) fn get(&self, instance: &InstanceName, address: SocketAddr) -> Option<Arc<Upstream>> {
-        locked(&self.upstreams).get(&(instance.clone(), address)).and_then(Weak::upgrade)
+    /// Makes the instance keep no unused connection from now on; a later route to it begins anew.
+    pub(crate) fn retire(&self, instance: &InstanceName, address: SocketAddr) -> Retired {
+        // Declared before the lock, so dropped after it: the last holder takes the lock.
+        let present;
+        let upstreams = locked(&self.upstreams);
+        present = upstreams.get(&(instance.clone(), address)).and_then(Weak::upgrade);
+        match &present {
+            None => Retired::Absent,
+            Some(upstream) if upstream.routes.load(Ordering::SeqCst) > 0 => Retired::StillRouted,
+            Some(upstream) => {
+                upstream.retired.store(true, Ordering::SeqCst);
+                Retired::Now(Arc::clone(upstream))
+            }
+        }
     }
 
     /// The instance, to be put into one more route.
     pub(crate) fn routed(self: &Arc<Self>, target: &RouteTarget, workers: usize) -> Arc<Upstream> {
         let key = (target.instance.clone(), target.address);
+        // Declared before the lock, so dropped after it: the last holder takes the lock.
+        let present;
         let mut upstreams = locked(&self.upstreams);
-        let present = upstreams.get(&key).and_then(Weak::upgrade);
-        let upstream = match present {
-            Some(upstream) if !upstream.retired.load(Ordering::SeqCst) => upstream,
+        present = upstreams.get(&key).and_then(Weak::upgrade);
+        let upstream = match &present {
+            Some(upstream) if !upstream.retired.load(Ordering::SeqCst) => Arc::clone(upstream),
             _ => {
                 let upstream = Arc::new(Upstream {
                     target: target.clone(),
@@ -89,14 +113,8 @@ impl Upstream {
         self.routes.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// True while a route names it.
-    pub(crate) fn is_routed(&self) -> bool {
-        self.routes.load(Ordering::SeqCst) > 0
-    }
-
-    /// Keeps no unused connection from now on.
-    pub(crate) fn retire(&self) {
-        self.retired.store(true, Ordering::SeqCst);
+    /// Closes the unused connections.
+    pub(crate) fn close_idle(&self) {
         for idle in &self.idle {
             locked(idle).clear();
         }
