@@ -56,11 +56,14 @@ impl Platform {
         let services = self.services();
         let context = services.context().with_budget(Duration::from_secs(60));
         let instances = services.runtime.list(&context, &Selector::default()).await?;
-        let is_running = |name| instances.iter().any(|instance| instance.name == name && instance.is_running());
+        let is_running =
+            |name| instances.iter().any(|instance| instance.name == name && instance.is_running());
         let statuses: Vec<Versioned<AppStatus>> =
             self.records().all(&Scope::System, "id", IndexRange::all()).await?;
         for status in statuses.into_iter().map(|status| status.value) {
-            let Some(instance) = status.instance.filter(|_| status.state == AppState::Running) else { continue };
+            let Some(instance) = status.instance.filter(|_| status.state == AppState::Running) else {
+                continue;
+            };
             if is_running(instance.name) {
                 continue;
             }

@@ -39,10 +39,15 @@ impl Effects {
         // A host that was never routed has nothing to withdraw.
         let is_absent = route.is_none() && serving.as_ref().is_none_or(|serving| serving.route.is_none());
         if serving.as_ref() != Some(&expected) && !is_absent {
-            return Err(Error::new(Kind::Unavailable, "effects.route", "the proxy does not serve the new route yet"));
+            return Err(Error::new(
+                Kind::Unavailable,
+                "effects.route",
+                "the proxy does not serve the new route yet",
+            ));
         }
         let org = work.spec.org.clone();
-        let record = RouteRecord { org, route: route.clone().unwrap_or_else(|| unrouted(&host, work)), generation };
+        let record =
+            RouteRecord { org, route: route.clone().unwrap_or_else(|| unrouted(&host, work)), generation };
         let mut writes = vec![match route {
             Some(_) => records::put(&record, Expect::Any)?,
             None => records::remove(&record, Expect::Any),
@@ -66,7 +71,8 @@ impl Effects {
         let host = self.host(work).await?;
         let generation = work.state.undo_generation;
         let scope = Scope::Org(work.spec.org.clone());
-        let before: Option<Versioned<RouteRecord>> = self.services.records().get(&scope, host.as_str()).await?;
+        let before: Option<Versioned<RouteRecord>> =
+            self.services.records().get(&scope, host.as_str()).await?;
         match before {
             Some(before) => {
                 self.services.ingress.publish(context, &before.value.route, generation).await?;
@@ -128,8 +134,12 @@ impl Effects {
             }
             let in_force = dns.get(context, host, records.record_type).await?;
             if in_force.as_ref() != Some(&records).filter(|_| is_wanted) {
-                return Err(Error::new(Kind::Unavailable, "effects.dns", "the DNS service does not answer the new record yet")
-                    .fault(Fault::Upstream));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "effects.dns",
+                    "the DNS service does not answer the new record yet",
+                )
+                .fault(Fault::Upstream));
             }
         }
         Ok(())

@@ -72,7 +72,10 @@ impl Effects {
             stop_grace: self.services.settings.stop_grace,
             placement,
         };
-        context.log(LogSource::System, format!("starting {} on port {}", instance_spec.name, u32::from(target.port)));
+        context.log(
+            LogSource::System,
+            format!("starting {} on port {}", instance_spec.name, u32::from(target.port)),
+        );
         let instance = self.services.runtime.ensure(context, &instance_spec).await?;
         self.collector.follow(&instance);
         Ok(Output::Started { instance, port: target.port })
