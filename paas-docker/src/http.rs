@@ -1,6 +1,10 @@
 //! A bare HTTP connection to the engine, for the calls that the client library does not have.
 
+use std::pin::pin;
+
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::FusedFuture;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper::client::conn::http1::{Connection, SendRequest, handshake};
@@ -34,11 +38,22 @@ pub(crate) async fn post(endpoint: &Endpoint, operation: &'static str, path: &st
     let (mut sender, connection) = connect(endpoint, operation).await?;
     let request = Request::post(path).header(http::header::HOST, "docker").body(Empty::new());
     let request = request.map_err(paas_core::error::map(operation))?;
-    tokio::select! {
-        response = sender.send_request(request) => Ok(response.map_err(unavailable(operation))?.status()),
-        ended = connection => {
-            ended.map_err(unavailable(operation))?;
-            Err(unavailable(operation)("the engine closed the connection"))
+    let mut connection = connection.fuse();
+    let response = drive(&mut connection, sender.send_request(request)).await;
+    Ok(response.map_err(unavailable(operation))?.status())
+}
+
+/// Polls a connection until `work` on it is done. The connection may end first: it does when it is upgraded.
+pub(crate) async fn drive<T>(
+    connection: &mut (impl FusedFuture + Unpin),
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            _ = &mut *connection, if !connection.is_terminated() => {}
         }
     }
 }

@@ -9,9 +9,7 @@ use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 use paas_core::testing::container_runtime::{ContainerRuntimeHarness, TestProgram};
 use paas_core::testing::image_builder::{ImageBuilderHarness, TestBuild};
-use paas_core::{
-    AppId, BuildRequest, ContainerRuntime, Image, ImageBuilder, InstanceName, OrgId, Subnet,
-};
+use paas_core::{AppId, BuildRequest, ContainerRuntime, Image, ImageBuilder, InstanceName, OrgId, Subnet};
 use paas_docker::{DockerBuilder, DockerEngine, DockerRuntime};
 use shared::{BASE, Tree, client, context, engine, is_running, request};
 
@@ -108,7 +106,8 @@ impl ContainerRuntimeHarness for RuntimeHarness {
             TestProgram::Ends => "exit 3",
         };
         // A trap comes before the first line, so that a test that has seen the line is not too early.
-        let (first, rest) = rest.split_once("; ").filter(|(first, _)| first.starts_with("trap")).unwrap_or((":", rest));
+        let (first, rest) =
+            rest.split_once("; ").filter(|(first, _)| first.starts_with("trap")).unwrap_or((":", rest));
         let dockerfile = format!(
             "FROM {BASE}\nCMD [\"/bin/sh\", \"-c\", \"{first}; for i in 1 2 3; do echo hello $i; done; {rest}\"]\n"
         );

@@ -55,18 +55,13 @@ pub(super) async fn open(
         request = request.header("X-Docker-Expose-Session-Grpc-Method", method);
     }
     let request = request.body(Empty::new()).map_err(paas_core::error::map(OPERATION))?;
-    let mut connection = Box::pin(connection.with_upgrades());
-    let response = tokio::select! {
-        response = sender.send_request(request) => response.map_err(http::unavailable(OPERATION))?,
-        ended = &mut connection => {
-            ended.map_err(http::unavailable(OPERATION))?;
-            return Err(no_buildkit());
-        }
-    };
+    let mut connection = connection.with_upgrades().boxed().fuse();
+    let response = http::drive(&mut connection, sender.send_request(request)).await;
+    let response = response.map_err(http::unavailable(OPERATION))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(no_buildkit().context("status", response.status()));
     }
-    let (upgraded, _) = futures::join!(hyper::upgrade::on(response), &mut connection);
+    let upgraded = http::drive(&mut connection, hyper::upgrade::on(response)).await;
     let upgraded = upgraded.map_err(http::unavailable(OPERATION))?;
     let routes =
         Routes::new(HealthServer::new(Healthy)).add_service(SecretsServer::new(Served(Arc::new(secrets))));

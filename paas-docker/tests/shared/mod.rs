@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use paas_core::{
-    AppId, BuildLimits, BuildPlan, BuildRequest, CommitId, Context, DeploymentId, Dockerfile, EntryKind, Error,
-    Image, ImageBuilder, LogSink, LogWriter, NewLogLine, OrgId, PathFilter, RandomIds, Result, SourceTree, Subnet,
-    SystemClock, TreeEntry, TreeId,
+    AppId, BuildLimits, BuildPlan, BuildRequest, CommitId, Context, DeploymentId, Dockerfile, EntryKind,
+    Error, Image, ImageBuilder, LogSink, LogWriter, NewLogLine, OrgId, PathFilter, RandomIds, Result,
+    SourceTree, Subnet, SystemClock, TreeEntry, TreeId,
 };
 use paas_docker::{DockerBuilder, DockerEngine};
 
