@@ -24,7 +24,8 @@ use observe::Found;
 ///
 /// What a container may do is fixed: see `container.rs` for the whole list. [`list`](ContainerRuntime::list) is one
 /// call to the engine, which does not tell when a container started, how often it was restarted and whether it ran
-/// out of memory: [`inspect`](ContainerRuntime::inspect) does.
+/// out of memory: [`inspect`](ContainerRuntime::inspect) does. Engine 20.10 may say that it ran out of memory a moment
+/// after it says that it ended.
 #[derive(Clone, Debug)]
 pub struct DockerRuntime {
     engine: DockerEngine,
