@@ -183,7 +183,9 @@ impl ContainerRuntime for DockerRuntime {
                 if let Err(error) = self.start(context, spec, &id).await {
                     // Also when this call was cancelled meanwhile.
                     let uncancelled = Context::new(context.clock().clone());
-                    self.remove_by_id(&uncancelled, "docker.remove_container", &id).await?;
+                    if let Err(left) = self.remove_by_id(&uncancelled, "docker.remove_container", &id).await {
+                        tracing::warn!(error = ?left, name = %spec.name, "a container that did not start is left");
+                    }
                     return Err(error);
                 }
                 return match self.found(context, OPERATION, &spec.name).await? {
