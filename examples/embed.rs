@@ -26,7 +26,11 @@ async fn main() -> Result<()> {
     let engine = DockerEngine::connect(&Context::new(clock.clone()), "embed").await?;
     let egress = EgressPolicy::default().allowing("127.0.0.1");
     let git = GitOptions { egress: egress.clone(), ..GitOptions::default() };
-    let bases = BaseImages::new([("python:3.11", "paas/python:3.11"), ("node:20", "paas/node:20"), ("static", "paas/static:1")])?;
+    let bases = BaseImages::new([
+        ("python:3.11", "paas/python:3.11"),
+        ("node:20", "paas/node:20"),
+        ("static", "paas/static:1"),
+    ])?;
     let platform = Platform::builder()
         .clock(clock.clone())
         .store(Arc::new(SqliteStore::open(folder.join("state.db"), clock.clone()).await?))
