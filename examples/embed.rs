@@ -5,6 +5,8 @@
 //! ```
 //! Without an address it deploys the static site of this repository from a git server of its own.
 
+#![allow(clippy::print_stdout)] // it talks to people
+
 use std::sync::Arc;
 
 use futures::TryStreamExt;

@@ -1,5 +1,7 @@
 //! From a real repository to a real URL, with every real part.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
 mod installation;
 
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //! with one container and one route, and a history without a gap.
 
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 mod world;
 

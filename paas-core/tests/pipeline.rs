@@ -1,6 +1,7 @@
 //! The state machine: properties of any history, and the format of its events.
 
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 use jiff::Timestamp;
 use paas_core::pipeline::{Action, CancelReason, Event, Outcome, Output, Phase, Recorded, RetryPlan, State};

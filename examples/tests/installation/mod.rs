@@ -1,6 +1,7 @@
 //! A whole installation with real parts, on its own label, subnet and folder, and a client of it.
 
 #![allow(dead_code, unreachable_pub)] // each test program uses a part of it
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
