@@ -271,8 +271,12 @@ impl Apps {
         found.ok_or_else(no_such_app)
     }
 
-    async fn id(&self, app: AppRef) -> Result<AppId> {
-        match app {
+    /// The id that an app is meant by. An id is not looked up: whether there is such an app shows when it is used.
+    ///
+    /// # Errors
+    /// `NotFound` for a name that no app of the org has.
+    pub async fn id_of(&self, app: impl Into<AppRef> + Send) -> Result<AppId> {
+        match app.into() {
             AppRef::Id(id) => Ok(id),
             other => Ok(self.find(other).await?.value.id),
         }
@@ -451,7 +455,7 @@ impl Apps {
     }
 
     async fn operate(&self, app: AppRef, request: Request) -> Result<DeploymentHandle> {
-        let id = self.id(app).await?;
+        let id = self.id_of(app).await?;
         let deployment = self.platform.accept(&self.org, &id, request).await?;
         Ok(self.handle(deployment.id))
     }
