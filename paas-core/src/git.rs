@@ -16,7 +16,6 @@ use crate::domain::{CommitId, GitRef, GitUrl, OrgId, RootDirectory, Secret, Tree
 use crate::error::Result;
 
 pub use listing::TreeListing;
-pub(crate) use listing::unsafe_path;
 pub use tar::{TAR_END, tar_header, tar_padding};
 
 /// A repository as somebody is allowed to read it.
@@ -73,9 +72,10 @@ pub struct Branches {
 /// - The token is in no file, log line or error.
 ///
 /// # Errors
-/// `NotFound`, the user's fault: no such repository, branch, commit or directory, or not with this token.
+/// `NotFound`, the user's fault, with the code `repository_not_found` (or not with this token),
+/// `branch_not_found`, `commit_not_found` or `root_directory_not_found`.
 /// `PermissionDenied` with the code `egress_denied`. `Invalid` with the code `unsafe_path` or `too_large`.
-/// `Timeout` with the code `clone_timeout`. `Unavailable`, upstream's fault, when the server is.
+/// `Timeout` with the code `clone_timeout`. `Unavailable`, upstream's fault, when the server is; `RateLimited`.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait GitProvider: Debug + Send + Sync + 'static {

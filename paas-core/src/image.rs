@@ -14,8 +14,9 @@ use crate::fingerprint::Fingerprint;
 use crate::git::SourceTree;
 use crate::plan::{BuildPlan, Dockerfile};
 
-/// What makes two builds the same: org, tree, Dockerfile, arguments, platform and the base images' digests.
-/// Never secrets.
+/// What makes two builds the same: org, app, tree, Dockerfile, platform and the base images' digests. Never secrets.
+///
+/// The app is part of it so that each image has one owner: removing an app's images takes none from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BuildKey(pub String);
@@ -26,7 +27,8 @@ impl BuildKey {
     #[must_use]
     pub fn of(request: &BuildRequest, platform: &str, base_digests: &[Option<String>]) -> Self {
         let mut fingerprint = Fingerprint::new("build-key/1");
-        fingerprint.text(request.org.as_str()).text(request.tree.id().as_str()).text(platform);
+        fingerprint.text(request.org.as_str()).text(request.app.as_str());
+        fingerprint.text(request.tree.id().as_str()).text(platform);
         fingerprint.text(request.plan.dockerfile.text());
         if let Dockerfile::Generated { files, .. } = &request.plan.dockerfile {
             fingerprint.number(files.len() as u64);
@@ -94,7 +96,7 @@ pub struct BuildRequest {
 /// context's log as they come.
 ///
 /// # Guarantees
-/// - An image is found by its key only if a build with that key succeeded, within the same org.
+/// - An image is found by its key only if a build with that key succeeded, for the same app.
 /// - When `build` returns, for whatever reason, no process of it runs any more.
 /// - A failure says whose fault it is: the user's (`BuildFailed`, with the last lines as evidence; the code
 ///   `build_limit` when it broke a limit), the registry's or a package index's (upstream), or the engine's.

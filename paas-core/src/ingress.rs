@@ -4,13 +4,14 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::domain::{Generation, HealthCheck, Host, InstanceName, Route};
 use crate::error::{Error, Kind, Result};
 
 /// What an ingress serves for a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serving {
     /// The generation of the last change, also of a withdrawal.
     pub generation: Generation,
@@ -19,7 +20,8 @@ pub struct Serving {
 }
 
 /// What a probe found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Probe {
     /// The check is met.
     Healthy,

@@ -15,10 +15,10 @@ mod image;
 mod ingress;
 mod logs;
 pub mod memory;
-pub mod pipeline;
 mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
+pub mod pipeline;
 mod plan;
 mod platform;
 mod records;

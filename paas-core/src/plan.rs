@@ -39,7 +39,7 @@ pub struct BuildPlan {
     pub port: Option<Port>,
     /// Where the Dockerfile comes from.
     pub dockerfile: Dockerfile,
-    /// The images that the Dockerfile starts from, in order, without repetition.
+    /// The images that the Dockerfile starts or copies from, in order, without repetition.
     #[serde(default)]
     pub base_images: Vec<String>,
 }

@@ -7,13 +7,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    App, AppId, AppStatus, Deployment, DeploymentId, DeploymentSpec, Generation, OrgId, Release, ReleaseNumber, Route,
+    App, AppId, AppStatus, Deployment, DeploymentId, DeploymentSpec, Generation, OrgId, Release,
+    ReleaseNumber, Route,
 };
 use crate::error::{self, Result};
 use crate::pipeline::{Event, Recorded};
 use crate::store::{
-    Append, Cursor, Expect, IndexRange, Keys, Page, Record, Scan, Scope, StateStore, StoredEvent, StreamId, UniqueReach,
-    Write,
+    Append, Cursor, Expect, IndexRange, Keys, Page, Record, Scan, Scope, StateStore, StoredEvent, StreamId,
+    UniqueReach, Write,
 };
 
 /// What is kept as a record.
@@ -305,9 +306,16 @@ fn decode<T: Document>(record: Record) -> Result<Versioned<T>> {
 /// # Errors
 /// `Internal` with the code `unknown_event` when this version does not know it.
 pub(crate) fn decode_event(stored: StoredEvent) -> Result<Recorded> {
-    let event: Event = serde_json::from_slice(&stored.body)
-        .map_err(|error| error::map("journal.decode")(error).code(UNKNOWN_EVENT).context("stream", &stored.stream))?;
-    Ok(Recorded { stream: stored.stream, version: stored.version, position: stored.position, at: stored.at, event })
+    let event: Event = serde_json::from_slice(&stored.body).map_err(|error| {
+        error::map("journal.decode")(error).code(UNKNOWN_EVENT).context("stream", &stored.stream)
+    })?;
+    Ok(Recorded {
+        stream: stored.stream,
+        version: stored.version,
+        position: stored.position,
+        at: stored.at,
+        event,
+    })
 }
 
 /// The code of the error for an event that this version does not know.
@@ -352,7 +360,13 @@ pub(crate) fn remove<T: Document>(value: &T, expect: Expect) -> Write {
 }
 
 /// Appends events to a stream.
-pub(crate) fn append(scope: Scope, stream: StreamId, expect: u64, at: Timestamp, events: &[Event]) -> Result<Append> {
+pub(crate) fn append(
+    scope: Scope,
+    stream: StreamId,
+    expect: u64,
+    at: Timestamp,
+    events: &[Event],
+) -> Result<Append> {
     let events = events.iter().map(encode).collect::<Result<_>>()?;
     Ok(Append { scope, stream, expect, at, events })
 }

@@ -10,8 +10,8 @@ use futures::StreamExt;
 use paas_core::memory::{MemoryFiles, Program, ProgramExit, Script};
 use paas_core::pipeline::{CancelReason, Outcome, Output};
 use paas_core::{
-    AppChanges, AppState, DeployOptions, DeploymentState, Error, Event, Failure, Fault, Kind, Position, ReleaseNumber,
-    Retry, Step, WaitFor,
+    AppChanges, AppState, DeployOptions, DeploymentState, Error, Event, Failure, Fault, Kind, Position,
+    ReleaseNumber, Retry, Step, WaitFor,
 };
 use world::{World, history, live, new_app, url};
 
@@ -106,7 +106,8 @@ async fn a_program_that_dies_at_start_is_tried_four_times_and_leaves_nothing() {
     assert_eq!(error.evidence_lines().last().unwrap(), "ImportError: no module");
     assert!(error.hinted().is_some());
     let events = history(&handle).await;
-    let starts = events.iter().filter(|recorded| matches!(recorded.event, Event::Started { step: Step::Start, .. }));
+    let starts =
+        events.iter().filter(|recorded| matches!(recorded.event, Event::Started { step: Step::Start, .. }));
     assert_eq!(starts.count(), 4);
     assert_eq!(world.host.instances().len(), 1);
     assert_eq!(platform.apps().get("hello").await.unwrap().state, AppState::Running);
@@ -139,7 +140,8 @@ async fn an_upstream_that_fails_for_a_while_is_retried() {
 async fn an_upstream_that_stays_down_ends_failed() {
     let world = World::new();
     world.push_page("one");
-    let down = Error::new(Kind::Unavailable, "git.resolve", "the git server answers 503").fault(Fault::Upstream);
+    let down =
+        Error::new(Kind::Unavailable, "git.resolve", "the git server answers 503").fault(Fault::Upstream);
     world.git.fail(&url(), &down, 1000);
     let platform = world.platform().await;
     let created = platform.apps().create(new_app("hello")).await.unwrap();
@@ -157,7 +159,8 @@ async fn a_missing_branch_is_never_retried() {
     let handle = created.deployment.unwrap();
     let error = handle.outcome().await.unwrap_err();
     assert_eq!((error.kind(), error.whose()), (Kind::NotFound, Fault::User));
-    let starts = history(&handle).await.into_iter().filter(|recorded| matches!(recorded.event, Event::Started { .. }));
+    let starts =
+        history(&handle).await.into_iter().filter(|recorded| matches!(recorded.event, Event::Started { .. }));
     assert_eq!(starts.count(), 1);
 }
 
@@ -211,7 +214,9 @@ async fn the_newest_deployment_wins() {
     }
     assert_eq!(world.host.builds_running(), 0);
     let events = history(&second).await;
-    assert!(matches!(&events[1].event, Event::CancelRequested { reason: CancelReason::Superseded { by } } if by == third.id()));
+    assert!(
+        matches!(&events[1].event, Event::CancelRequested { reason: CancelReason::Superseded { by } } if by == third.id())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,7 +281,9 @@ async fn delete_leaves_nothing() {
     assert!(platform.apps().check_name("hello").await.unwrap().is_available);
     let names: Vec<_> = platform
         .events(Position(0))
-        .take_while(|recorded| std::future::ready(!matches!(recorded.as_ref().unwrap().event, Event::AppDeleted { .. })))
+        .take_while(|recorded| {
+            std::future::ready(!matches!(recorded.as_ref().unwrap().event, Event::AppDeleted { .. }))
+        })
         .collect()
         .await;
     assert!(!names.is_empty());
@@ -332,7 +339,8 @@ async fn twenty_apps_at_once_all_run() {
     let page = apps.list(100, None).await.unwrap();
     assert_eq!(page.items.len(), 20);
     assert!(page.items.iter().all(|view| view.state == AppState::Running));
-    let mut addresses: Vec<_> = world.host.instances().into_iter().map(|instance| instance.address.ip()).collect();
+    let mut addresses: Vec<_> =
+        world.host.instances().into_iter().map(|instance| instance.address.ip()).collect();
     addresses.sort_unstable();
     addresses.dedup();
     assert_eq!(addresses.len(), 20);
@@ -370,7 +378,8 @@ async fn another_platform_on_the_same_store_goes_on() {
     let handle = platform.apps().deployment(&id).await.unwrap();
     handle.outcome().await.unwrap();
     let events = history(&handle).await;
-    let builds = events.iter().filter(|recorded| matches!(recorded.event, Event::Started { step: Step::Build, .. }));
+    let builds =
+        events.iter().filter(|recorded| matches!(recorded.event, Event::Started { step: Step::Build, .. }));
     assert_eq!(builds.count(), 1, "the step is repeated under the same attempt");
     assert_eq!(world.host.instances().len(), 1);
 }
@@ -385,14 +394,17 @@ async fn an_instance_that_died_with_the_host_is_started_again() {
     let name = world.host.instances()[0].name.clone();
     world.host.crash(&name, 137);
     let platform = world.platform().await;
-    loop {
-        let view = platform.apps().get("hello").await.unwrap();
-        let replaced = view.status.instance.is_some_and(|instance| instance.name != name);
-        if replaced && view.active.is_none() {
-            break;
+    let replaced = async {
+        loop {
+            let view = platform.apps().get("hello").await.unwrap();
+            let is_replaced = view.status.instance.is_some_and(|instance| instance.name != name);
+            if is_replaced && view.active.is_none() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), replaced).await.unwrap();
     assert_eq!(world.host.instances().len(), 1);
     assert!(world.host.instances()[0].is_running());
 }
@@ -442,7 +454,11 @@ async fn a_secret_is_sealed_in_every_record_and_event() {
     handle.outcome().await.unwrap();
     let events = history(&handle).await;
     let app = platform.apps().get("hello").await.unwrap();
-    for text in [serde_json::to_string(&events).unwrap(), serde_json::to_string(&app.app).unwrap(), format!("{app:?}")] {
+    for text in [
+        serde_json::to_string(&events).unwrap(),
+        serde_json::to_string(&app.app).unwrap(),
+        format!("{app:?}"),
+    ] {
         assert!(!text.contains("canary"), "{text}");
     }
     assert!(matches!(&events[2].event, Event::Finished { output: Output::Fetched { .. }, .. }));

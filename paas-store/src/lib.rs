@@ -1,1 +1,32 @@
 //! State and log stores for paas-core: SQLite and plain files.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use paas_core::{Batch, Expect, Keys, Scope, StateStore, SystemClock, Write};
+//! use paas_store::SqliteStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> paas_core::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! let store = SqliteStore::open(folder.path().join("paas.db"), Arc::new(SystemClock::new())).await?;
+//! let note = Write::Put {
+//!     scope: Scope::System,
+//!     kind: "note",
+//!     id: "first".to_owned(),
+//!     expect: Expect::Absent,
+//!     keys: Keys::default(),
+//!     body: b"kept".to_vec(),
+//! };
+//! store.commit(Batch { writes: vec![note], ..Batch::default() }).await?;
+//! let note = store.get(&Scope::System, "note", "first").await?;
+//! assert_eq!(note.map(|note| note.body), Some(b"kept".to_vec()));
+//! # Ok(())
+//! # }
+//! ```
+
+mod logs;
+mod sqlite;
+
+pub use logs::{FileLogOptions, FileLogStore};
+pub use sqlite::{SqliteOptions, SqliteStore};

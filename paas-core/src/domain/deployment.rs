@@ -146,7 +146,7 @@ pub struct DeploymentSpec {
     pub source: Source,
     /// The configuration to run with.
     pub config: Config,
-    /// The release to run again, for every kind that does not build.
+    /// The release to roll back to; the other kinds that do not build run the one that is live when they begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_release: Option<ReleaseNumber>,
     /// Build it even if the same tree was built before.

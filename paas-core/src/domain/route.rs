@@ -50,10 +50,15 @@ impl FromStr for Host {
                 && !label.ends_with('-')
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         };
-        let text = text.trim_end_matches('.');
-        // The last label of a name is not a number: `1.2.3.4` is an address.
-        let is_address =
-            text.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
+        // One dot at the end marks the root.
+        let text = text.strip_suffix('.').unwrap_or(text);
+        // The last label of a name is not a number, decimal or hexadecimal: `1.2.3.4` and `0x7f000001` are addresses.
+        let is_number = |label: &str| {
+            let hexadecimal = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+            label.bytes().all(|byte| byte.is_ascii_digit())
+                || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        };
+        let is_address = text.rsplit('.').next().is_some_and(is_number);
         if text.len() > 253 || is_address || !text.split('.').all(is_label) {
             return Err(Error::invalid("host.parse", "this is not a host name"));
         }

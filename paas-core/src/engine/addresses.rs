@@ -35,7 +35,12 @@ impl Addresses {
     }
 
     /// The address of an operation's instance: the one it has, or a new one.
-    pub(crate) async fn allocate(&self, org: &OrgId, app: &AppId, deployment: &DeploymentId) -> Result<Placement> {
+    pub(crate) async fn allocate(
+        &self,
+        org: &OrgId,
+        app: &AppId,
+        deployment: &DeploymentId,
+    ) -> Result<Placement> {
         let subnet = self.subnet(org).await?;
         for _ in 0..TRIES {
             let held: Option<Versioned<AddressRecord>> =
@@ -44,9 +49,13 @@ impl Addresses {
                 return Ok(Placement::Fixed { subnet, address: held.value.address.into() });
             }
             let Some((record, expect)) = self.free_address(org, app, deployment, subnet).await? else {
-                return Err(Error::new(Kind::Unavailable, "addresses.allocate", "the org's network has no free address")
-                    .hint("delete apps that are not needed, or set a larger subnet")
-                    .retry(Retry::Permanent));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "addresses.allocate",
+                    "the org's network has no free address",
+                )
+                .hint("delete apps that are not needed, or set a larger subnet")
+                .retry(Retry::Permanent));
             };
             let batch = Batch { writes: vec![records::put(&record, expect)?], ..Batch::default() };
             match self.store.commit(batch).await {
@@ -89,9 +98,13 @@ impl Addresses {
                 self.records().all(&Scope::System, "number", IndexRange::all()).await?;
             let taken: BTreeSet<u32> = taken.into_iter().map(|network| network.value.number).collect();
             let Some(number) = (0..pool.subnets()).find(|number| !taken.contains(number)) else {
-                return Err(Error::new(Kind::Unavailable, "addresses.subnet", "the address pool has no free subnet")
-                    .hint("set a larger address pool")
-                    .retry(Retry::Permanent));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "addresses.subnet",
+                    "the address pool has no free subnet",
+                )
+                .hint("set a larger address pool")
+                .retry(Retry::Permanent));
             };
             let record = NetworkRecord { org: org.clone(), number };
             let batch = Batch { writes: vec![records::put(&record, Expect::Absent)?], ..Batch::default() };
@@ -129,7 +142,8 @@ impl Addresses {
         let now = self.clock.now();
         let has_rested = |known: &&Versioned<AddressRecord>| {
             known.value.freed_at.is_some_and(|freed_at| {
-                now.duration_since(freed_at) >= jiff::SignedDuration::try_from(self.settings.address_rest).unwrap_or_default()
+                now.duration_since(freed_at)
+                    >= jiff::SignedDuration::try_from(self.settings.address_rest).unwrap_or_default()
             })
         };
         let rested = known.iter().filter(has_rested).min_by_key(|known| known.value.freed_at);

@@ -146,12 +146,19 @@ struct Rate {
 }
 
 impl Rate {
-    fn admit(&mut self, elapsed: Duration, line: OutputLine, instance: &Instance, lines: &mut Vec<NewLogLine>) {
+    fn admit(
+        &mut self,
+        elapsed: Duration,
+        line: OutputLine,
+        instance: &Instance,
+        lines: &mut Vec<NewLogLine>,
+    ) {
         if elapsed.as_secs() != self.second {
             self.second = elapsed.as_secs();
             self.admitted = 0;
             if self.dropped > 0 {
-                let text = format!("[{} lines dropped: more than {LINES_PER_SECOND} lines a second]", self.dropped);
+                let text =
+                    format!("[{} lines dropped: more than {LINES_PER_SECOND} lines a second]", self.dropped);
                 self.dropped = 0;
                 lines.push(NewLogLine { text, ..stored(&line, instance) });
             }
@@ -261,9 +268,10 @@ pub(crate) async fn last_lines(services: &Services, name: &InstanceName, count: 
     let context = services.context().with_budget(Duration::from_secs(5));
     let options = OutputOptions { after: None, tail: Some(count), follow: false };
     let Ok(output) = services.runtime.output(&context, name, &options).await else { return Vec::new() };
-    let lines = output.take(count).filter_map(|line| async { line.ok() }).map(|line: OutputLine| match line.stream {
-        LogStream::Stdout | LogStream::Stderr => line.text,
-    });
+    let lines =
+        output.take(count).filter_map(|line| async { line.ok() }).map(|line: OutputLine| match line.stream {
+            LogStream::Stdout | LogStream::Stderr => line.text,
+        });
     context
         .run("instance.last_lines", async { Ok(lines.collect::<Vec<_>>().await) })
         .await

@@ -94,11 +94,16 @@ impl Journal {
     ///
     /// # Errors
     /// `Conflict` with the code `fenced` when the lease is lost; the store's.
-    pub(crate) async fn commit(&mut self, make: impl Fn(&State, &AppStatus) -> Result<(Vec<Event>, Extra)>) -> Result<()> {
+    pub(crate) async fn commit(
+        &mut self,
+        make: impl Fn(&State, &AppStatus) -> Result<(Vec<Event>, Extra)>,
+    ) -> Result<()> {
         for _ in 0..TRIES {
             let (events, extra) = make(&self.state, &self.status.value)?;
             match self.try_commit(events, extra).await {
-                Err(error) if error.kind() == Kind::Conflict && error.reason() != Some(FENCED) => self.reload().await?,
+                Err(error) if error.kind() == Kind::Conflict && error.reason() != Some(FENCED) => {
+                    self.reload().await?
+                }
                 result => return result,
             }
         }
@@ -179,7 +184,8 @@ impl Journal {
         let gone = || Error::new(Kind::Conflict, "journal.reload", "the app was deleted").code(FENCED);
         let id = self.deployment.value.id.clone();
         self.deployment = self.records().get(&self.scope, id.as_str()).await?.ok_or_else(gone)?;
-        self.status = self.records().get(&self.scope, self.status.value.id.as_str()).await?.ok_or_else(gone)?;
+        self.status =
+            self.records().get(&self.scope, self.status.value.id.as_str()).await?.ok_or_else(gone)?;
         Ok(())
     }
 }

@@ -51,12 +51,8 @@ impl Engine {
     pub(crate) fn new(services: Arc<Services>, effects: Arc<Effects>, hub: Arc<Hub>) -> Arc<Self> {
         let stop = CancellationToken::new();
         let name = format!("worker-{:016x}", services.ids.random());
-        let worker = Arc::new(Worker {
-            services: services.clone(),
-            effects,
-            hub: hub.clone(),
-            stop: stop.clone(),
-        });
+        let worker =
+            Arc::new(Worker { services: services.clone(), effects, hub: hub.clone(), stop: stop.clone() });
         Arc::new(Self {
             worker,
             services,
@@ -118,7 +114,8 @@ impl Engine {
                         continue;
                     }
                     let now = self.services.clock.now();
-                    let until_due = next_due.map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
+                    let until_due =
+                        next_due.map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
                     until_due.map_or(POLL, |wait| wait.min(POLL))
                 }
                 Err(error) => {

@@ -65,9 +65,11 @@ impl Worker {
         loop {
             let status: Option<Versioned<AppStatus>> =
                 self.services.records().get(&lease.scope, app.as_str()).await?;
-            let next = status.and_then(|status| status.value.active.or_else(|| status.value.queue.first().cloned()));
+            let next =
+                status.and_then(|status| status.value.active.or_else(|| status.value.queue.first().cloned()));
             let Some(id) = next else { return self.release(&lease, None).await };
-            let Some(mut journal) = Journal::load(self.services.clone(), lease.clone(), &app, &id).await? else {
+            let Some(mut journal) = Journal::load(self.services.clone(), lease.clone(), &app, &id).await?
+            else {
                 return self.release(&lease, None).await;
             };
             if self.drive(&mut journal).await? == Turn::Released {
@@ -116,7 +118,9 @@ impl Drive<'_> {
                 return self.let_go(self.journal.lease().class, now).await;
             }
             match self.journal.state.decide(now) {
-                Action::Do { step, .. } if step == Step::Build && self.journal.lease().class != WorkClass::Build => {
+                Action::Do { step, .. }
+                    if step == Step::Build && self.journal.lease().class != WorkClass::Build =>
+                {
                     return self.let_go(WorkClass::Build, now).await;
                 }
                 Action::Do { step, attempt } => {
@@ -181,10 +185,13 @@ impl Drive<'_> {
                 self.let_go(self.journal.lease().class, now).await.map(Some)
             }
             Attended::Done(Err(error))
-                if error.reason() == Some(FOREIGN_NAME) && step == Step::Start && state.fallback < MAX_FALLBACKS =>
+                if error.reason() == Some(FOREIGN_NAME)
+                    && step == Step::Start
+                    && state.fallback < MAX_FALLBACKS =>
             {
                 let fallback = state.fallback + 1;
-                let make = |_: &State, _: &AppStatus| Ok((vec![Event::NameTaken { fallback }], Extra::default()));
+                let make =
+                    |_: &State, _: &AppStatus| Ok((vec![Event::NameTaken { fallback }], Extra::default()));
                 self.journal.commit(make).await.map(|()| None)
             }
             Attended::Done(Err(error)) => self.record_failure(step, attempt, &error).await.map(|()| None),
@@ -194,7 +201,11 @@ impl Drive<'_> {
 
     /// Runs an effect, and meanwhile renews the lease and watches for a request to cancel. The outer error is the
     /// worker's, the inner one the effect's.
-    async fn attend<T>(&mut self, context: &Context, effect: impl Future<Output = Result<T>>) -> Result<Attended<T>> {
+    async fn attend<T>(
+        &mut self,
+        context: &Context,
+        effect: impl Future<Output = Result<T>>,
+    ) -> Result<Attended<T>> {
         let clock = self.services().clock.clone();
         let renewal = self.services().settings.lease_renewal;
         let stop = self.worker.stop.clone();
@@ -205,7 +216,8 @@ impl Drive<'_> {
             if context.is_cancelled() && cancel_until.is_none() {
                 cancel_until = Some(clock.elapsed() + CANCEL_GRACE);
             }
-            let wake_at = [Some(renew_at), cancel_until, stop_at].into_iter().flatten().min().unwrap_or(renew_at);
+            let wake_at =
+                [Some(renew_at), cancel_until, stop_at].into_iter().flatten().min().unwrap_or(renew_at);
             tokio::select! {
                 biased;
                 result = &mut effect => {
@@ -278,7 +290,10 @@ impl Drive<'_> {
                 let retry = services.settings.retry.after(state, step, attempt, error, now, random);
                 if retry.is_none() && step == Step::Retire {
                     // It never fails the operation: what is left is the warden's.
-                    Event::Finished { step, output: Output::Retired { removed: Vec::new(), left: Vec::new() } }
+                    Event::Finished {
+                        step,
+                        output: Output::Retired { removed: Vec::new(), left: Vec::new() },
+                    }
                 } else {
                     Event::Failed { step, attempt, failure: Failure::from(error), retry }
                 }
@@ -288,7 +303,12 @@ impl Drive<'_> {
         self.journal.commit(make).await
     }
 
-    async fn record_success(&mut self, step: Step, attempt: u32, performed: Performed) -> Result<Option<Turn>> {
+    async fn record_success(
+        &mut self,
+        step: Step,
+        attempt: u32,
+        performed: Performed,
+    ) -> Result<Option<Turn>> {
         let Performed { output, found, writes } = performed;
         let (now, lease) = (self.services().clock.now(), self.journal.lease().clone());
         let frees_slot = step == Step::Build && lease.class == WorkClass::Build;
@@ -302,7 +322,10 @@ impl Drive<'_> {
             if let Some(image) = &found {
                 last = Step::Build;
                 events.push(Event::Started { step: last, attempt: 1 });
-                events.push(Event::Finished { step: last, output: Output::Built { image: image.clone(), cached: true } });
+                events.push(Event::Finished {
+                    step: last,
+                    output: Output::Built { image: image.clone(), cached: true },
+                });
             }
             let mut extra = Extra { writes: writes.clone(), ..Extra::default() };
             if frees_slot {
@@ -330,23 +353,24 @@ impl Drive<'_> {
         for attempt in 1.. {
             let mut work = Work { spec: &spec, state: &state, status: &status, scratch: &mut scratch };
             // A request to cancel does not concern what is undone anyway: the effect gets a context of its own.
-            let (event, writes) = match self.attend(&context.child(), effects.undo(&context, step, &mut work)).await? {
-                Attended::Interrupted => {
-                    let now = self.services().clock.now();
-                    return self.let_go(self.journal.lease().class, now).await.map(Some);
-                }
-                Attended::Done(Ok(writes)) => (Event::UndoFinished { step }, writes),
-                Attended::Done(Err(error)) if error.is_transient() && attempt < UNDO_TRIES => {
-                    let random = self.services().ids.random();
-                    let delay = self.services().settings.retry.backoff.delay(attempt - 1, random, None);
-                    self.services().clock.sleep(delay).await;
-                    continue;
-                }
-                Attended::Done(Err(error)) => {
-                    tracing::warn!(deployment = %spec.id, ?step, ?error, "a step could not be undone");
-                    (Event::UndoFailed { step, failure: Failure::from(&error) }, Vec::new())
-                }
-            };
+            let (event, writes) =
+                match self.attend(&context.child(), effects.undo(&context, step, &mut work)).await? {
+                    Attended::Interrupted => {
+                        let now = self.services().clock.now();
+                        return self.let_go(self.journal.lease().class, now).await.map(Some);
+                    }
+                    Attended::Done(Ok(writes)) => (Event::UndoFinished { step }, writes),
+                    Attended::Done(Err(error)) if error.is_transient() && attempt < UNDO_TRIES => {
+                        let random = self.services().ids.random();
+                        let delay = self.services().settings.retry.backoff.delay(attempt - 1, random, None);
+                        self.services().clock.sleep(delay).await;
+                        continue;
+                    }
+                    Attended::Done(Err(error)) => {
+                        tracing::warn!(deployment = %spec.id, ?step, ?error, "a step could not be undone");
+                        (Event::UndoFailed { step, failure: Failure::from(&error) }, Vec::new())
+                    }
+                };
             let make = |_: &State, _: &AppStatus| {
                 Ok((vec![event.clone()], Extra { writes: writes.clone(), ..Extra::default() }))
             };
@@ -364,7 +388,12 @@ impl Drive<'_> {
         let make = |_: &State, status: &AppStatus| {
             let is_last = is_deleted || status.queue.iter().all(|queued| *queued == id);
             let release = is_last.then(|| LeaseChange::Release { lease: lease.clone(), next: None });
-            let extra = Extra { writes: removals.clone(), appends: appends.clone(), release, removes_app: is_deleted };
+            let extra = Extra {
+                writes: removals.clone(),
+                appends: appends.clone(),
+                release,
+                removes_app: is_deleted,
+            };
             Ok((vec![Event::Ended { outcome: outcome.clone() }], extra))
         };
         self.journal.commit(make).await?;
@@ -377,10 +406,8 @@ impl Drive<'_> {
         let journal = &self.journal;
         let records = self.services().records();
         let scope = Scope::Org(journal.spec.org.clone());
-        let mut writes = vec![
-            records::remove(journal.status(), Expect::Any),
-            records::remove(&journal.spec, Expect::Any),
-        ];
+        let mut writes =
+            vec![records::remove(journal.status(), Expect::Any), records::remove(&journal.spec, Expect::Any)];
         let app: Option<Versioned<App>> = records.get(&scope, journal.spec.app.as_str()).await?;
         let Some(app) = app else { return Ok((writes, Vec::new())) };
         writes.push(records::remove(&app.value, Expect::Any));

@@ -35,11 +35,11 @@ impl TreeListing {
     pub fn new(mut entries: Vec<TreeEntry>) -> Result<Self> {
         entries.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].path == pair[1].path) {
-            return Err(unsafe_path(&pair[0].path, "it is there twice"));
+            return Err(Self::unsafe_path(&pair[0].path, "it is there twice"));
         }
         for entry in &entries {
             if let Some(name) = entry.path.split('/').find(|name| !is_safe_name(name)) {
-                return Err(unsafe_path(
+                return Err(Self::unsafe_path(
                     &entry.path,
                     &format!("`{}` is not a name to use", name.escape_debug()),
                 ));
@@ -51,13 +51,21 @@ impl TreeListing {
                 && let Walked::Outside = listing.walk(&entry.path)
             {
                 let target = target.escape_debug();
-                return Err(unsafe_path(
+                return Err(Self::unsafe_path(
                     &entry.path,
                     &format!("it is a link that leads outside, to `{target}`"),
                 ));
             }
         }
         Ok(listing)
+    }
+
+    /// The error for a path that may not be in a tree: `Invalid` with the code `unsafe_path`, naming it.
+    pub fn unsafe_path(path: &str, reason: &str) -> Error {
+        let path = path.escape_debug();
+        Error::invalid(OPERATION, format!("the repository has an unsafe path, `{path}`: {reason}"))
+            .code("unsafe_path")
+            .hint("remove it from the repository and deploy again")
     }
 
     /// Every entry, sorted by path.
@@ -127,16 +135,6 @@ enum Walked {
     Inside(String),
     Outside,
     Loop,
-}
-
-/// The error for a path that may not be in a tree.
-pub(crate) fn unsafe_path(path: &str, reason: &str) -> Error {
-    Error::invalid(
-        OPERATION,
-        format!("the repository has an unsafe path, `{}`: {reason}", path.escape_debug()),
-    )
-    .code("unsafe_path")
-    .hint("remove it from the repository and deploy again")
 }
 
 /// True for a name that stays in its directory, and that no file system takes for `.git`: neither one that

@@ -56,6 +56,47 @@ pub struct NewLogLine {
 impl NewLogLine {
     /// The longest text that is stored, in bytes: longer lines are cut and marked by the store.
     pub const MAX_TEXT_BYTES: usize = 16 * 1024;
+
+    /// The line as a store keeps it behind the line `last` (its time and number), for those who implement one.
+    ///
+    /// Its time is that of the engine (not later than `now`, nor before 1970) or `now`, and strictly later than the
+    /// last one's. Line ends become visible
+    /// escapes; a text that is too long is cut and says so.
+    #[must_use]
+    pub fn into_stored(self, last: Option<(Timestamp, u64)>, now: Timestamp) -> LogLine {
+        let at = self.at.unwrap_or(now).min(now).max(Timestamp::UNIX_EPOCH);
+        let (at, sequence) = match last {
+            None => (at, 1),
+            Some((last, number)) => {
+                let next = last.checked_add(jiff::SignedDuration::from_nanos(1)).unwrap_or(last);
+                (at.max(next), number + 1)
+            }
+        };
+        LogLine {
+            at,
+            sequence,
+            source: self.source,
+            stream: self.stream,
+            instance: self.instance,
+            deployment: self.deployment,
+            text: bounded(escaped(self.text)),
+        }
+    }
+}
+
+fn escaped(text: String) -> String {
+    if text.contains(['\n', '\r']) { text.replace('\n', "\\n").replace('\r', "\\r") } else { text }
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > NewLogLine::MAX_TEXT_BYTES {
+        let mark = format!("… [cut: {} bytes in all]", text.len());
+        let end = (0..=NewLogLine::MAX_TEXT_BYTES - mark.len()).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+        text.push_str(&mark);
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// A stored line.

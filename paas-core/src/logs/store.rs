@@ -50,6 +50,9 @@ pub struct LogQuery {
 }
 
 impl LogQuery {
+    /// The most lines that a page holds, whatever its limit.
+    pub const MAX_LIMIT: usize = 5_000;
+
     /// Every line of `app`, oldest first, 1000 at a time.
     #[must_use]
     pub fn of(app: AppId) -> Self {
@@ -112,13 +115,14 @@ pub trait LogStore: Debug + Send + Sync + 'static {
     /// Stores lines in the given order.
     async fn append(&self, app: &AppId, lines: Vec<NewLogLine>) -> Result<()>;
 
-    /// Reads a page. The store answers at most 5,000 lines however large the limit; an unknown app has no lines.
+    /// Reads a page. The store answers at most [`LogQuery::MAX_LIMIT`] lines; an unknown app has no lines.
     async fn read(&self, query: &LogQuery) -> Result<LogPage>;
 
     /// Returns once `app` has a line after `after` (any line, when `None`).
     async fn wait(&self, app: &AppId, after: Option<Timestamp>) -> Result<()>;
 
-    /// The newest time, by the engine's clock, of any stored line of `instance`: where to resume collecting.
+    /// The newest time, by the engine's clock (as given in [`NewLogLine::at`]), of any stored line of `instance`:
+    /// where to resume collecting.
     async fn last_of(&self, app: &AppId, instance: &InstanceName) -> Result<Option<Timestamp>>;
 
     /// Removes everything of `app`.

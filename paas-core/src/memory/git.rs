@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::tree::{MemoryFiles, MemoryTree};
 use crate::context::Context;
 use crate::domain::{CommitId, EgressPolicy, GitRef, GitUrl, OrgId, RootDirectory, Secret};
-use crate::error::{Error, Failure, Result};
+use crate::error::{Error, Failure, Kind, Result};
 use crate::git::{Branches, GitProvider, Reference, Repository, Revision, SourceTree};
 
 /// A [`GitProvider`] whose repositories are put into it. Clones share them.
@@ -187,6 +187,7 @@ impl MemoryGit {
                 answer(repository)
             })
             .await
+            .map_err(|error| if error.kind() == Kind::Timeout { error.code("clone_timeout") } else { error })
     }
 
     fn mirrored(&self, asked: &Repository, commit: &CommitId) -> Option<MemoryFiles> {

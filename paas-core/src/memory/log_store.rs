@@ -1,10 +1,10 @@
-//! Log lines in memory.
+//! A log store in memory.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -12,19 +12,39 @@ use crate::domain::{AppId, InstanceName};
 use crate::error::Result;
 use crate::logs::{LogDirection, LogLine, LogPage, LogQuery, LogStore, NewLogLine};
 
-/// Keeps log lines in memory.
+/// A [`LogStore`] that keeps the newest lines of each app in memory.
 #[derive(Debug)]
 pub struct MemoryLogStore {
     clock: Arc<dyn Clock>,
-    apps: Mutex<BTreeMap<AppId, Vec<(LogLine, Option<Timestamp>)>>>,
-    changed: watch::Sender<()>,
+    apps: Mutex<BTreeMap<AppId, Lines>>,
+}
+
+#[derive(Debug)]
+struct Lines {
+    /// Each with the engine's time.
+    lines: VecDeque<(LogLine, Option<Timestamp>)>,
+    last: Option<(Timestamp, u64)>,
+    newest: watch::Sender<Option<Timestamp>>,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { lines: VecDeque::new(), last: None, newest: watch::Sender::new(None) }
+    }
 }
 
 impl MemoryLogStore {
-    /// An empty store.
+    /// How many lines of an app are kept.
+    pub const MAX_LINES: usize = 100_000;
+
+    /// An empty store; lines that come without a time get that of `clock`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, apps: Mutex::default(), changed: watch::Sender::new(()) }
+        Self { clock, apps: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<AppId, Lines>> {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -32,56 +52,54 @@ impl MemoryLogStore {
 impl LogStore for MemoryLogStore {
     async fn append(&self, app: &AppId, lines: Vec<NewLogLine>) -> Result<()> {
         let now = self.clock.now();
-        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = apps.entry(app.clone()).or_default();
+        let mut apps = self.locked();
+        let kept = apps.entry(app.clone()).or_default();
         for line in lines {
-            let least = stored.last().map(|(last, _)| last.at + SignedDuration::from_nanos(1));
-            let at = line.at.unwrap_or(now);
-            let at = least.map_or(at, |least| least.max(at));
-            let sequence = stored.last().map_or(1, |(last, _)| last.sequence + 1);
-            let (source, stream, instance, deployment, text) =
-                (line.source, line.stream, line.instance, line.deployment, line.text);
-            stored.push((LogLine { at, sequence, source, stream, instance, deployment, text }, line.at));
+            let by_engine = line.at;
+            let line = line.into_stored(kept.last, now);
+            kept.last = Some((line.at, line.sequence));
+            kept.lines.push_back((line, by_engine));
         }
-        drop(apps);
-        self.changed.send_replace(());
+        let excess = kept.lines.len().saturating_sub(Self::MAX_LINES);
+        kept.lines.drain(..excess);
+        kept.newest.send_replace(kept.last.map(|(at, _)| at));
         Ok(())
     }
 
     async fn read(&self, query: &LogQuery) -> Result<LogPage> {
-        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lines: Vec<_> =
-            apps.get(&query.app).into_iter().flatten().map(|(line, _)| line).filter(|line| query.matches(line)).cloned().collect();
-        if query.direction == LogDirection::Backward {
-            lines.reverse();
-        }
-        let has_more = lines.len() > query.limit;
-        lines.truncate(query.limit);
+        let apps = self.locked();
+        let Some(kept) = apps.get(&query.app) else { return Ok(LogPage::default()) };
+        let limit = query.limit.min(LogQuery::MAX_LIMIT);
+        let matching = kept.lines.iter().map(|(line, _)| line).filter(|line| query.matches(line));
+        // One more than asked for tells whether there are more.
+        let mut lines: Vec<LogLine> = match query.direction {
+            LogDirection::Forward => matching.take(limit + 1).cloned().collect(),
+            LogDirection::Backward => matching.rev().take(limit + 1).cloned().collect(),
+        };
+        let has_more = lines.len() > limit;
+        lines.truncate(limit);
         Ok(LogPage { lines, has_more })
     }
 
     async fn wait(&self, app: &AppId, after: Option<Timestamp>) -> Result<()> {
-        let mut changed = self.changed.subscribe();
         loop {
-            let newest = {
-                let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-                apps.get(app).and_then(|lines| lines.last()).map(|(line, _)| line.at)
-            };
-            if newest > after {
+            let mut newest = self.locked().entry(app.clone()).or_default().newest.subscribe();
+            if newest.wait_for(|newest| newest.is_some() && *newest > after).await.is_ok() {
                 return Ok(());
             }
-            let _ = changed.changed().await;
+            // It was removed meanwhile: wait for the first line after that.
         }
     }
 
     async fn last_of(&self, app: &AppId, instance: &InstanceName) -> Result<Option<Timestamp>> {
-        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = apps.get(app).into_iter().flatten();
-        Ok(lines.filter(|(line, _)| line.instance.as_ref() == Some(instance)).filter_map(|(_, at)| *at).max())
+        let apps = self.locked();
+        let lines = apps.get(app).into_iter().flat_map(|kept| &kept.lines);
+        let of_instance = lines.filter(|(line, _)| line.instance.as_ref() == Some(instance));
+        Ok(of_instance.filter_map(|(_, by_engine)| *by_engine).max())
     }
 
     async fn remove(&self, app: &AppId) -> Result<()> {
-        self.apps.lock().unwrap_or_else(PoisonError::into_inner).remove(app);
+        self.locked().remove(app);
         Ok(())
     }
 }

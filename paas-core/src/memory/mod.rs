@@ -9,16 +9,15 @@ mod log_store;
 mod plan;
 mod runtime;
 mod state_store;
-
-pub use log_store::MemoryLogStore;
-pub use state_store::MemoryStore;
 mod tree;
 
+pub use dns::MemoryDns;
 pub use git::MemoryGit;
-pub use tree::{MemoryFiles, MemoryTree};
-pub use plan::MemoryPlanner;
 pub use host::{MemoryHost, Program, ProgramExit, Script};
 pub use image::MemoryBuilder;
-pub use runtime::MemoryRuntime;
-pub use dns::MemoryDns;
 pub use ingress::{MemoryAnswer, MemoryIngress, MemoryRequest};
+pub use log_store::MemoryLogStore;
+pub use plan::MemoryPlanner;
+pub use runtime::MemoryRuntime;
+pub use state_store::MemoryStore;
+pub use tree::{MemoryFile, MemoryFiles, MemoryTree};

@@ -1,6 +1,6 @@
 //! The in-memory planner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -66,17 +66,19 @@ fn plan(recipe: &str, reason: &str, dockerfile: Dockerfile, base_images: Vec<Str
     }
 }
 
-/// The image of each `FROM` line, once.
+/// The image of each `FROM` line that is not an earlier stage, once.
 fn base_images(text: &str) -> Vec<String> {
-    let mut images: Vec<String> = Vec::new();
+    let mut images = Vec::new();
+    let mut known = BTreeSet::from(["scratch"]);
     for line in text.lines() {
-        let mut words = line.split_whitespace();
+        let mut words = line.split_whitespace().filter(|word| !word.starts_with("--"));
         if words.next().is_some_and(|word| word.eq_ignore_ascii_case("from"))
-            && let Some(image) = words.find(|word| !word.starts_with("--"))
-            && image != "scratch"
-            && !images.iter().any(|known| known == image)
+            && let Some(image) = words.next()
         {
-            images.push(image.to_owned());
+            if known.insert(image) {
+                images.push(image.to_owned());
+            }
+            known.extend(words.nth(1));
         }
     }
     images

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::domain::{CommitId, RootDirectory, TreeId};
 use crate::error::{Error, Result};
 use crate::git::{
-    EntryKind, PathFilter, SourceTree, TAR_END, TreeEntry, TreeListing, tar_header, tar_padding, unsafe_path,
+    EntryKind, PathFilter, SourceTree, TAR_END, TreeEntry, TreeListing, tar_header, tar_padding,
 };
 
 /// Files, links and submodules by path: what a commit is made of. Nothing is checked until a tree is made of it.
@@ -22,12 +22,21 @@ use crate::git::{
 /// let files = MemoryFiles::from([("README.md", "# Hello")]).executable("run.sh", "#!/bin/sh").symlink("start", "run.sh");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemoryFiles(BTreeMap<String, Leaf>);
+pub struct MemoryFiles(BTreeMap<String, MemoryFile>);
 
+/// What is at a path of [`MemoryFiles`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Leaf {
-    File { bytes: Bytes, executable: bool },
+pub enum MemoryFile {
+    /// A file.
+    File {
+        /// What is in it.
+        bytes: Bytes,
+        /// Whether it may be executed.
+        executable: bool,
+    },
+    /// A symbolic link to this target.
     Symlink(String),
+    /// Another repository.
     Submodule,
 }
 
@@ -35,25 +44,25 @@ impl MemoryFiles {
     /// Adds a file, replacing what was there.
     #[must_use]
     pub fn file(self, path: impl Into<String>, bytes: impl Into<Bytes>) -> Self {
-        self.with(path, Leaf::File { bytes: bytes.into(), executable: false })
+        self.with(path, MemoryFile::File { bytes: bytes.into(), executable: false })
     }
 
     /// Adds a file that may be executed, replacing what was there.
     #[must_use]
     pub fn executable(self, path: impl Into<String>, bytes: impl Into<Bytes>) -> Self {
-        self.with(path, Leaf::File { bytes: bytes.into(), executable: true })
+        self.with(path, MemoryFile::File { bytes: bytes.into(), executable: true })
     }
 
     /// Adds a symbolic link, replacing what was there.
     #[must_use]
     pub fn symlink(self, path: impl Into<String>, target: impl Into<String>) -> Self {
-        self.with(path, Leaf::Symlink(target.into()))
+        self.with(path, MemoryFile::Symlink(target.into()))
     }
 
     /// Adds a submodule, replacing what was there.
     #[must_use]
     pub fn submodule(self, path: impl Into<String>) -> Self {
-        self.with(path, Leaf::Submodule)
+        self.with(path, MemoryFile::Submodule)
     }
 
     /// Removes what is at `path`, if anything is.
@@ -63,8 +72,13 @@ impl MemoryFiles {
         self
     }
 
-    fn with(mut self, path: impl Into<String>, leaf: Leaf) -> Self {
-        self.0.insert(path.into(), leaf);
+    /// Every path, sorted, and what is there.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &MemoryFile)> {
+        self.0.iter().map(|(path, file)| (path.as_str(), file))
+    }
+
+    fn with(mut self, path: impl Into<String>, file: MemoryFile) -> Self {
+        self.0.insert(path.into(), file);
         self
     }
 
@@ -107,7 +121,7 @@ pub struct MemoryTree {
     id: TreeId,
     commit: CommitId,
     listing: TreeListing,
-    files: Arc<BTreeMap<String, Leaf>>,
+    files: Arc<BTreeMap<String, MemoryFile>>,
 }
 
 impl MemoryTree {
@@ -123,14 +137,14 @@ impl MemoryTree {
     pub(super) fn of_commit(commit: CommitId, files: &MemoryFiles, root: &RootDirectory) -> Result<Self> {
         let files = below(&files.0, root)?;
         let mut entries = BTreeMap::new();
-        for (path, leaf) in &files {
+        for (path, file) in &files {
             for (at, _) in path.match_indices('/') {
                 if files.contains_key(&path[..at]) {
-                    return Err(unsafe_path(path, "it lies below a file"));
+                    return Err(TreeListing::unsafe_path(path, "it lies below a file"));
                 }
                 entries.insert(path[..at].to_owned(), EntryKind::Directory);
             }
-            entries.insert(path.clone(), leaf.kind());
+            entries.insert(path.clone(), file.kind());
         }
         let entries = entries.into_iter().map(|(path, kind)| TreeEntry { path, kind }).collect();
         // 64 hexadecimal digits are the id of a tree.
@@ -140,7 +154,7 @@ impl MemoryTree {
     }
 }
 
-impl Leaf {
+impl MemoryFile {
     fn kind(&self) -> EntryKind {
         match self {
             Self::File { bytes, executable } => {
@@ -153,14 +167,14 @@ impl Leaf {
 }
 
 /// The files below `root`, by their paths from there.
-fn below(files: &BTreeMap<String, Leaf>, root: &RootDirectory) -> Result<BTreeMap<String, Leaf>> {
+fn below(files: &BTreeMap<String, MemoryFile>, root: &RootDirectory) -> Result<BTreeMap<String, MemoryFile>> {
     if root.is_repository_root() {
         return Ok(files.clone());
     }
     let prefix = format!("{root}/");
     let found: BTreeMap<_, _> = files
         .iter()
-        .filter_map(|(path, leaf)| Some((path.strip_prefix(&prefix)?.to_owned(), leaf.clone())))
+        .filter_map(|(path, file)| Some((path.strip_prefix(&prefix)?.to_owned(), file.clone())))
         .collect();
     if found.is_empty() {
         return Err(Error::not_found(
@@ -189,11 +203,11 @@ impl SourceTree for MemoryTree {
     async fn read(&self, path: &str, max_bytes: u64) -> Result<Option<Bytes>> {
         let found = self.listing.find(path).map(|index| &self.listing.entries()[index].path);
         match found.and_then(|path| self.files.get(path)) {
-            Some(Leaf::File { bytes, .. }) if bytes.len() as u64 > max_bytes => {
+            Some(MemoryFile::File { bytes, .. }) if bytes.len() as u64 > max_bytes => {
                 Err(Error::invalid("git.read", format!("the file `{}` is too large", path.escape_debug()))
                     .code("too_large"))
             }
-            Some(Leaf::File { bytes, .. }) => Ok(Some(bytes.clone())),
+            Some(MemoryFile::File { bytes, .. }) => Ok(Some(bytes.clone())),
             _ => Ok(None),
         }
     }
@@ -204,7 +218,7 @@ impl SourceTree for MemoryTree {
         let members = (0..count).filter_map(move |index| {
             let entry = &entries[index];
             include.wants(&entry.path).then(|| match files.get(&entry.path) {
-                Some(Leaf::File { bytes, .. }) => {
+                Some(MemoryFile::File { bytes, .. }) => {
                     let padding = Bytes::from_static(tar_padding(bytes.len() as u64));
                     vec![Bytes::from(tar_header(entry)), bytes.clone(), padding]
                 }
@@ -222,20 +236,20 @@ fn object_hash(kind: &str, contents: &[u8]) -> [u8; 32] {
 }
 
 /// The hash of the tree of these files, as git makes it.
-fn tree_hash(files: &BTreeMap<String, Leaf>) -> [u8; 32] {
+fn tree_hash(files: &BTreeMap<String, MemoryFile>) -> [u8; 32] {
     // What git sorts by (a directory's name has a slash at its end) → mode, name, hash.
     let mut children: BTreeMap<String, (&str, &str, [u8; 32])> = BTreeMap::new();
-    let mut directories: BTreeMap<&str, BTreeMap<String, Leaf>> = BTreeMap::new();
-    for (path, leaf) in files {
+    let mut directories: BTreeMap<&str, BTreeMap<String, MemoryFile>> = BTreeMap::new();
+    for (path, file) in files {
         if let Some((directory, rest)) = path.split_once('/') {
-            directories.entry(directory).or_default().insert(rest.to_owned(), leaf.clone());
+            directories.entry(directory).or_default().insert(rest.to_owned(), file.clone());
             continue;
         }
-        let (mode, hash) = match leaf {
-            Leaf::File { bytes, executable: false } => ("100644", object_hash("blob", bytes)),
-            Leaf::File { bytes, executable: true } => ("100755", object_hash("blob", bytes)),
-            Leaf::Symlink(target) => ("120000", object_hash("blob", target.as_bytes())),
-            Leaf::Submodule => ("160000", [0; 32]),
+        let (mode, hash) = match file {
+            MemoryFile::File { bytes, executable: false } => ("100644", object_hash("blob", bytes)),
+            MemoryFile::File { bytes, executable: true } => ("100755", object_hash("blob", bytes)),
+            MemoryFile::Symlink(target) => ("120000", object_hash("blob", target.as_bytes())),
+            MemoryFile::Submodule => ("160000", [0; 32]),
         };
         children.insert(path.clone(), (mode, path, hash));
     }

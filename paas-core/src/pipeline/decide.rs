@@ -46,11 +46,15 @@ impl State {
             (Phase::Running { step, attempt, .. }, _) => Action::Do { step: *step, attempt: *attempt },
             (Phase::Undoing { step: Some(step) }, _) => Action::Undo { step: *step },
             (Phase::Undoing { step: None }, Some(step)) => Action::Undo { step },
-            (Phase::Ready { .. } | Phase::Waiting { .. }, Some(step)) if self.cancel.is_some() => Action::Undo { step },
+            (Phase::Ready { .. } | Phase::Waiting { .. }, Some(step)) if self.cancel.is_some() => {
+                Action::Undo { step }
+            }
             (Phase::Ready { next }, _) => Action::Do { step: *next, attempt: 1 },
             (Phase::Waiting { retry }, _) if retry.at > now => Action::Sleep { until: retry.at },
             (Phase::Waiting { retry }, _) => Action::Do { step: retry.from, attempt: retry.attempt },
-            (Phase::Empty | Phase::Complete | Phase::Undoing { step: None } | Phase::Ended { .. }, _) => Action::Idle,
+            (Phase::Empty | Phase::Complete | Phase::Undoing { step: None } | Phase::Ended { .. }, _) => {
+                Action::Idle
+            }
         }
     }
 }

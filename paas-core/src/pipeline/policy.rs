@@ -63,7 +63,8 @@ impl RetryPolicy {
         }
         let is_start = matches!(step, Step::Start | Step::Verify);
         let has_exited = is_start && error.reason() == Some(EXITED);
-        let was_refused = step == Step::Start && error.whose() != Fault::User && error.kind() != Kind::Cancelled;
+        let was_refused =
+            step == Step::Start && error.whose() != Fault::User && error.kind() != Kind::Cancelled;
         let (from, tried, allowed) = if has_exited || was_refused {
             (Step::Start, state.attempts.get(&Step::Start).copied().unwrap_or(1), self.start_attempts)
         } else if error.is_transient() && error.whose() != Fault::User {

@@ -3,7 +3,8 @@
 use super::event::{CancelReason, Event, Outcome, Output, Recorded};
 use super::state::State;
 use crate::domain::{
-    AppState, AppStatus, Condition, ConditionKind, Deployment, DeploymentState, Generation, OperationKind, Step,
+    AppState, AppStatus, Condition, ConditionKind, Deployment, DeploymentState, Generation, OperationKind,
+    Step,
 };
 use crate::error::Failure;
 
@@ -115,12 +116,18 @@ fn finish_step(
     false
 }
 
-fn withdraw(generation: Generation, recorded: &Recorded, kind: OperationKind, status: &mut AppStatus) -> bool {
+fn withdraw(
+    generation: Generation,
+    recorded: &Recorded,
+    kind: OperationKind,
+    status: &mut AppStatus,
+) -> bool {
     status.state = if kind == OperationKind::Delete { AppState::Deleting } else { AppState::Stopped };
     status.instance = None;
     status.url = None;
     status.route = generation;
-    for condition in [ConditionKind::ContainerStarted, ConditionKind::Healthy, ConditionKind::Routed, ConditionKind::Ready]
+    for condition in
+        [ConditionKind::ContainerStarted, ConditionKind::Healthy, ConditionKind::Routed, ConditionKind::Ready]
     {
         observe(status, condition, false, "stopped on request", recorded);
     }

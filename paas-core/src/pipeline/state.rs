@@ -6,7 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::event::{CancelReason, Event, Outcome, Output, Recorded, RetryPlan};
-use crate::domain::{AppId, CommitId, Generation, Image, Instance, OperationKind, Port, ReleaseNumber, Step, TreeId};
+use crate::domain::{
+    AppId, CommitId, Generation, Image, Instance, OperationKind, Port, ReleaseNumber, Step, TreeId,
+};
 use crate::error::Failure;
 
 /// Where an operation is.
@@ -169,7 +171,9 @@ impl State {
                 self.identity = Some((*kind, app.clone()));
                 self.phase = Phase::Ready { next: *kind.steps().first()? };
             }
-            (Phase::Ready { next }, Event::Started { step, attempt: 1 }) if next == step && self.cancel.is_none() => {
+            (Phase::Ready { next }, Event::Started { step, attempt: 1 })
+                if next == step && self.cancel.is_none() =>
+            {
                 self.begin(recorded, *step, 1);
             }
             (Phase::Waiting { retry }, Event::Started { step, attempt })
@@ -184,33 +188,34 @@ impl State {
                 self.busy += elapsed(*since, recorded.at);
                 self.outages = 0;
                 self.keep(*step, output)?;
-                self.phase = self.kind().step_after(*step).map_or(Phase::Complete, |next| Phase::Ready { next });
+                self.phase =
+                    self.kind().step_after(*step).map_or(Phase::Complete, |next| Phase::Ready { next });
             }
-            (Phase::Running { step: running, attempt: tried, since }, Event::Failed { step, attempt, failure, retry })
-                if running == step && tried == attempt =>
-            {
-                match retry {
-                    Some(retry) => {
-                        let is_legal = retry.from <= *step && self.attempts.contains_key(&retry.from);
-                        let counts = retry.from != *step || retry.attempt > *attempt;
-                        if !is_legal {
-                            return None;
-                        }
-                        if counts {
-                            self.busy += elapsed(*since, retry.at.max(recorded.at));
-                            self.outages = 0;
-                        } else {
-                            self.outages += 1;
-                        }
-                        self.phase = Phase::Waiting { retry: retry.clone() };
+            (
+                Phase::Running { step: running, attempt: tried, since },
+                Event::Failed { step, attempt, failure, retry },
+            ) if running == step && tried == attempt => match retry {
+                Some(retry) => {
+                    let is_legal = retry.from <= *step && self.attempts.contains_key(&retry.from);
+                    let counts = retry.from != *step || retry.attempt > *attempt;
+                    if !is_legal {
+                        return None;
                     }
-                    None => {
-                        self.busy += elapsed(*since, recorded.at);
-                        self.failure = Some((*step, failure.clone()));
-                        self.phase = if *step > Step::Route { Phase::Complete } else { Phase::Undoing { step: None } };
+                    if counts {
+                        self.busy += elapsed(*since, retry.at.max(recorded.at));
+                        self.outages = 0;
+                    } else {
+                        self.outages += 1;
                     }
+                    self.phase = Phase::Waiting { retry: retry.clone() };
                 }
-            }
+                None => {
+                    self.busy += elapsed(*since, recorded.at);
+                    self.failure = Some((*step, failure.clone()));
+                    self.phase =
+                        if *step > Step::Route { Phase::Complete } else { Phase::Undoing { step: None } };
+                }
+            },
             (Phase::Running { step: Step::Start, .. }, Event::NameTaken { fallback })
                 if *fallback == self.fallback + 1 =>
             {
@@ -267,7 +272,9 @@ impl State {
                 self.outputs.fetched = Some((commit.clone(), tree.clone()));
             }
             (Step::Plan, Output::Planned { port, .. }) => self.outputs.planned_port = *port,
-            (Step::Build, Output::Built { image, cached }) => self.outputs.built = Some((image.clone(), *cached)),
+            (Step::Build, Output::Built { image, cached }) => {
+                self.outputs.built = Some((image.clone(), *cached))
+            }
             (Step::Start, Output::Started { instance, port }) => {
                 self.outputs.started = Some((instance.clone(), *port));
             }

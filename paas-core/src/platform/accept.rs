@@ -2,8 +2,8 @@
 
 use super::Platform;
 use crate::domain::{
-    App, AppId, AppState, AppStatus, Config, Deployment, DeploymentId, DeploymentSpec, DeploymentState, DesiredState,
-    OperationKind, OrgId, Release, ReleaseNumber, Step,
+    App, AppId, AppState, AppStatus, Config, Deployment, DeploymentId, DeploymentSpec, DeploymentState,
+    DesiredState, OperationKind, OrgId, Release, ReleaseNumber, Step,
 };
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{CancelReason, Event, Outcome, Phase, Recorded, State, project};
@@ -41,7 +41,8 @@ impl Platform {
         let scope = Scope::Org(org.clone());
         for _ in 0..TRIES {
             let app = self.app_record(&scope, app.as_str()).await?;
-            let status: Option<Versioned<AppStatus>> = self.records().get(&scope, app.value.id.as_str()).await?;
+            let status: Option<Versioned<AppStatus>> =
+                self.records().get(&scope, app.value.id.as_str()).await?;
             let status = status.ok_or_else(no_such_app)?;
             match self.try_accept(&scope, app, status, &request).await {
                 Err(error) if error.kind() == Kind::Conflict && error.reason().is_none() => {}
@@ -94,9 +95,13 @@ impl Platform {
         let deployment = self.enqueue(&value, &mut status, request, &mut parts)?;
         self.supersede(scope, &mut status, &deployment, &mut parts).await?;
         if status.queue.len() > self.services().settings.queue_limit {
-            return Err(Error::new(Kind::RateLimited, "platform.accept", "too many operations of this app are waiting")
-                .fault(crate::error::Fault::User)
-                .hint("wait until some of them are done, or cancel them"));
+            return Err(Error::new(
+                Kind::RateLimited,
+                "platform.accept",
+                "too many operations of this app are waiting",
+            )
+            .fault(crate::error::Fault::User)
+            .hint("wait until some of them are done, or cancel them"));
         }
         parts.writes.push(records::update(&status, Expect::Version(version))?);
         self.commit(parts).await?;
@@ -178,7 +183,9 @@ impl Platform {
             }
         }
         let Some(active) = status.active.clone() else { return Ok(()) };
-        let Some(old) = self.records().get::<Deployment>(scope, active.as_str()).await? else { return Ok(()) };
+        let Some(old) = self.records().get::<Deployment>(scope, active.as_str()).await? else {
+            return Ok(());
+        };
         if !newer.kind.supersedes(old.value.kind) {
             return Ok(());
         }
@@ -230,14 +237,21 @@ impl Platform {
 
     pub(super) async fn replay(&self, scope: &Scope, id: &DeploymentId) -> Result<State> {
         let events = self.records().events(scope, &StreamId::from(id), 0).await?;
-        State::replay(&events).map_err(|error| Error::internal("platform.replay", error).code(records::UNKNOWN_EVENT))
+        State::replay(&events)
+            .map_err(|error| Error::internal("platform.replay", error).code(records::UNKNOWN_EVENT))
     }
 
     /// The append of an event to an app's own stream.
     pub(super) async fn app_event(&self, scope: &Scope, app: &AppId, event: &Event) -> Result<Append> {
         let stream = StreamId::from(app);
         let version = self.records().events(scope, &stream, 0).await?.last().map_or(0, |last| last.version);
-        records::append(scope.clone(), stream, version, self.services().clock.now(), std::slice::from_ref(event))
+        records::append(
+            scope.clone(),
+            stream,
+            version,
+            self.services().clock.now(),
+            std::slice::from_ref(event),
+        )
     }
 
     /// The deletion that is under way, if one is.
@@ -253,15 +267,20 @@ impl Platform {
 
     /// The configuration of a release that can be run again.
     async fn release_config(&self, scope: &Scope, app: &App, number: ReleaseNumber) -> Result<Config> {
-        let release: Option<Versioned<Release>> = self.records().get(scope, &release_id(&app.id, number)).await?;
-        let release =
-            release.ok_or_else(|| Error::not_found("platform.rollback", format!("there is no release {number}")))?;
+        let release: Option<Versioned<Release>> =
+            self.records().get(scope, &release_id(&app.id, number)).await?;
+        let release = release
+            .ok_or_else(|| Error::not_found("platform.rollback", format!("there is no release {number}")))?;
         let context = self.services().context().with_budget(std::time::Duration::from_secs(10));
         let images = self.services().builder.list(&context, &app.org, &app.id).await?;
         if !images.iter().any(|image| image.digest == release.value.image.digest) {
-            return Err(Error::new(Kind::NotFound, "platform.rollback", format!("the image of {number} is gone"))
-                .code(IMAGE_GONE)
-                .hint("deploy its commit again"));
+            return Err(Error::new(
+                Kind::NotFound,
+                "platform.rollback",
+                format!("the image of {number} is gone"),
+            )
+            .code(IMAGE_GONE)
+            .hint("deploy its commit again"));
         }
         Ok(release.value.config)
     }
@@ -299,7 +318,9 @@ fn check(kind: OperationKind, app: &App, status: &AppStatus) -> Result<()> {
         OperationKind::Restart | OperationKind::Start if status.live.is_none() => {
             Err(refused("the app has no release yet", "deploy it first"))
         }
-        OperationKind::Start if !is_stopped => Err(refused("the app is running already", "restart it instead")),
+        OperationKind::Start if !is_stopped => {
+            Err(refused("the app is running already", "restart it instead"))
+        }
         OperationKind::Stop if is_stopped && status.state == AppState::Stopped => {
             Err(refused("the app is stopped already", "nothing is left to do"))
         }

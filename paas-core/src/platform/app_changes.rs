@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{
-    AppName, CommitId, Env, EnvName, GitRef, GitUrl, HealthCheck, HealthCheckKind, Port, Resources, RootDirectory, Secret, Visibility,
+    AppName, CommitId, Env, EnvName, GitRef, GitUrl, HealthCheck, HealthCheckKind, Port, Resources,
+    RootDirectory, Secret, Visibility,
 };
 use crate::error::Result;
 

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use super::accept::{Parts, Request, changed_meanwhile, no_such_app};
 use super::{AppChanges, ChangeEffects, DeployOptions, DeploymentHandle, NewApp, Platform};
 use crate::domain::{
-    App, AppId, AppName, AppState, AppStatus, Config, Deployment, DeploymentId, DesiredState, Env, Host, OperationKind,
-    OrgId, Release, ReleaseNumber, Source,
+    App, AppId, AppName, AppState, AppStatus, Config, Deployment, DeploymentId, DesiredState, Env, Host,
+    OperationKind, OrgId, Release, ReleaseNumber, Source,
 };
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Event, Recorded, shown_state};
@@ -172,13 +172,11 @@ impl Apps {
             new.deploy.then(|| self.platform.enqueue(&app, &mut status, &request, &mut parts)).transpose()?;
         parts.writes.push(records::put(&status, Expect::Absent)?);
         self.platform.commit(parts).await.map_err(|error| match error.kind() {
-            Kind::AlreadyExists => Error::new(
-                Kind::AlreadyExists,
-                "apps.create",
-                format!("the name {} is taken", new.name),
-            )
-            .code("name_taken")
-            .hint("choose another name"),
+            Kind::AlreadyExists => {
+                Error::new(Kind::AlreadyExists, "apps.create", format!("the name {} is taken", new.name))
+                    .code("name_taken")
+                    .hint("choose another name")
+            }
             _ => error,
         })?;
         let deployment = deployment.map(|deployment| self.handle(deployment.id));
@@ -193,7 +191,8 @@ impl Apps {
         let name: AppName = match name.parse() {
             Ok(name) => name,
             Err(error) => {
-                let reason = error.hinted().map_or_else(|| error.to_string(), |hint| format!("{error}: {hint}"));
+                let reason =
+                    error.hinted().map_or_else(|| error.to_string(), |hint| format!("{error}: {hint}"));
                 return Ok(NameCheck { is_available: false, reason: Some(reason), suggestions: Vec::new() });
             }
         };
@@ -314,7 +313,8 @@ impl Apps {
             return Ok(Updated { app: before, deployment: None, effects: ChangeEffects::default() });
         }
         let status = self.get(before.value.id.clone()).await?.status;
-        let was_deployed = status.state != AppState::Pending || status.active.is_some() || !status.queue.is_empty();
+        let was_deployed =
+            status.state != AppState::Pending || status.active.is_some() || !status.queue.is_empty();
         let runs = before.value.desired == DesiredState::Running;
         let kind = if before.value.source != after.source && was_deployed && runs {
             Some(OperationKind::Deploy)
@@ -416,7 +416,11 @@ impl Apps {
     ///
     /// # Errors
     /// `NotFound`; `Conflict` while it is being deleted; `RateLimited` when too many wait.
-    pub async fn deploy(&self, app: impl Into<AppRef> + Send, options: DeployOptions) -> Result<DeploymentHandle> {
+    pub async fn deploy(
+        &self,
+        app: impl Into<AppRef> + Send,
+        options: DeployOptions,
+    ) -> Result<DeploymentHandle> {
         let request = Request { no_cache: options.no_cache, ..Request::of(OperationKind::Deploy) };
         self.operate(app.into(), request).await
     }
@@ -449,7 +453,11 @@ impl Apps {
     ///
     /// # Errors
     /// `NotFound`, with the code `image_gone` when the release exists but its image does not.
-    pub async fn rollback(&self, app: impl Into<AppRef> + Send, release: ReleaseNumber) -> Result<DeploymentHandle> {
+    pub async fn rollback(
+        &self,
+        app: impl Into<AppRef> + Send,
+        release: ReleaseNumber,
+    ) -> Result<DeploymentHandle> {
         let request = Request { release: Some(release), ..Request::of(OperationKind::Rollback) };
         self.operate(app.into(), request).await
     }
@@ -497,7 +505,8 @@ impl Apps {
         check_cursor(cursor.as_ref(), |cursor| cursor.value.starts_with(&prefix) && cursor.value.ends_with(&cursor.id))?;
         let range = IndexRange::starting_with(prefix);
         let options = PageOptions { descending: true, limit, cursor };
-        let page: Page<Versioned<T>> = self.platform.records().scan(&self.scope(), "app", range, options).await?;
+        let page: Page<Versioned<T>> =
+            self.platform.records().scan(&self.scope(), "app", range, options).await?;
         Ok(Page { items: page.items.into_iter().map(|item| item.value).collect(), next: page.next })
     }
 

@@ -13,7 +13,8 @@ use crate::image::ImageBuilder;
 use crate::ingress::Ingress;
 use crate::logs::LogStore;
 use crate::memory::{
-    MemoryBuilder, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryPlanner, MemoryRuntime, MemoryStore,
+    MemoryBuilder, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryPlanner, MemoryRuntime,
+    MemoryStore,
 };
 use crate::plan::Planner;
 use crate::runtime::ContainerRuntime;

@@ -198,7 +198,9 @@ impl DeploymentHandle {
                     .code("superseded"))
             }
             (_, Some(failure)) => Err(Error::from(failure)),
-            (_, None) => Err(Error::internal("deployments.outcome", "the deployment says nothing of why it failed")),
+            (_, None) => {
+                Err(Error::internal("deployments.outcome", "the deployment says nothing of why it failed"))
+            }
         }
     }
 
@@ -214,7 +216,11 @@ impl DeploymentHandle {
                 result => return result,
             }
         }
-        Err(Error::new(Kind::Unavailable, "deployments.cancel", "the deployment is being changed by too many at once"))
+        Err(Error::new(
+            Kind::Unavailable,
+            "deployments.cancel",
+            "the deployment is being changed by too many at once",
+        ))
     }
 
     async fn try_cancel(&self) -> Result<Deployment> {
@@ -225,9 +231,13 @@ impl DeploymentHandle {
             return Ok(record.value);
         }
         if state.is_committed() || state.is_ended() || state.cancel.is_some() {
-            return Err(Error::new(Kind::Conflict, "deployments.cancel", "it is too late to cancel this deployment")
-                .code("state")
-                .hint("roll back to the release before it, or stop the app"));
+            return Err(Error::new(
+                Kind::Conflict,
+                "deployments.cancel",
+                "it is too late to cancel this deployment",
+            )
+            .code("state")
+            .hint("roll back to the release before it, or stop the app"));
         }
         let reason = CancelReason::Requested;
         let mut parts = Parts::default();

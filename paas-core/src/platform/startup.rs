@@ -50,17 +50,21 @@ impl Platform {
         Ok(())
     }
 
-    /// An instance that should run but does not, as after a reboot, is replaced by a restart.
+    /// An instance that should run but does not, as after a reboot, is replaced by a restart, behind whatever is
+    /// under way: an operation that is past its Route brings no new instance.
     async fn start_dead(&self) -> Result<()> {
         let services = self.services();
         let context = services.context().with_budget(Duration::from_secs(60));
         let instances = services.runtime.list(&context, &Selector::default()).await?;
-        let is_running = |name| instances.iter().any(|instance| instance.name == name && instance.is_running());
+        let is_running =
+            |name| instances.iter().any(|instance| instance.name == name && instance.is_running());
         let statuses: Vec<Versioned<AppStatus>> =
             self.records().all(&Scope::System, "id", IndexRange::all()).await?;
         for status in statuses.into_iter().map(|status| status.value) {
-            let Some(instance) = status.instance.filter(|_| status.state == AppState::Running) else { continue };
-            if is_running(instance.name) || status.active.is_some() || !status.queue.is_empty() {
+            let Some(instance) = status.instance.filter(|_| status.state == AppState::Running) else {
+                continue;
+            };
+            if is_running(instance.name) {
                 continue;
             }
             let scope = Scope::Org(status.org.clone());

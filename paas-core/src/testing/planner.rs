@@ -1,18 +1,18 @@
 //! The promises of [`Planner`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
-use sha2::{Digest, Sha256};
+use futures::stream::BoxStream;
 
 use crate::domain::{CommitId, TreeId};
 use crate::error::{Error, Fault, Kind, Result, Retry};
-use crate::git::{EntryKind, PathFilter, SourceTree, TreeEntry};
+use crate::git::{PathFilter, SourceTree, TreeEntry};
+use crate::memory::{MemoryFiles, MemoryTree};
 use crate::plan::Planner;
 
 /// Generous: a planner looks at a handful of manifests, however many files there are.
@@ -25,37 +25,34 @@ pub struct Harness {
     pub planner: Arc<dyn Planner>,
 }
 
-#[derive(Clone, Debug)]
-enum Content {
-    Bytes(Bytes),
-    /// A file that is larger than anything may read.
-    Endless,
-}
-
-/// A tree for planners: files in memory, a count of what was read of them, and files without an end.
-#[derive(Debug, Default)]
+/// A tree in memory that counts how often it is read, and can have files without an end.
+#[derive(Debug)]
 pub struct PlannerTree {
-    files: BTreeMap<String, Content>,
+    tree: MemoryTree,
+    endless: BTreeSet<String>,
     is_broken: bool,
     reads: AtomicUsize,
 }
 
 impl PlannerTree {
     /// A tree of these files.
-    pub fn new<P: Into<String>, B: Into<Bytes>>(files: impl IntoIterator<Item = (P, B)>) -> Self {
-        let files =
-            files.into_iter().map(|(path, bytes)| (path.into(), Content::Bytes(bytes.into()))).collect();
-        Self { files, ..Self::default() }
+    pub fn new(files: impl Into<MemoryFiles>) -> Self {
+        Self {
+            tree: MemoryTree::new(files).expect("the paths are safe"),
+            endless: BTreeSet::new(),
+            is_broken: false,
+            reads: AtomicUsize::new(0),
+        }
     }
 
-    /// Adds a file that no limit lets through.
+    /// Lets no limit be enough for one of its files.
     #[must_use]
     pub fn with_endless(mut self, path: &str) -> Self {
-        self.files.insert(path.to_owned(), Content::Endless);
+        self.endless.insert(path.to_owned());
         self
     }
 
-    /// Every read fails, as when the store of objects is lost.
+    /// Lets every read fail, as when the store of objects is lost.
     #[must_use]
     pub fn broken(mut self) -> Self {
         self.is_broken = true;
@@ -73,61 +70,54 @@ impl PlannerTree {
         }
         Ok(())
     }
-
-    fn hex_digits(&self) -> String {
-        let mut hash = Sha256::new();
-        for (path, content) in &self.files {
-            hash.update(format!("{path}\0{content:?}\0"));
-        }
-        hash.finalize().iter().take(20).map(|byte| format!("{byte:02x}")).collect()
-    }
 }
 
 #[async_trait]
 impl SourceTree for PlannerTree {
     fn id(&self) -> TreeId {
-        self.hex_digits().parse().expect("40 hexadecimal digits")
+        self.tree.id()
     }
 
     fn commit(&self) -> CommitId {
-        self.hex_digits().parse().expect("40 hexadecimal digits")
+        self.tree.commit()
     }
 
     async fn entries(&self) -> Result<Arc<Vec<TreeEntry>>> {
         self.check()?;
-        let mut entries = BTreeMap::new();
-        for (path, content) in &self.files {
-            for (at, _) in path.match_indices('/') {
-                entries.insert(path[..at].to_owned(), EntryKind::Directory);
-            }
-            let size = match content {
-                Content::Bytes(bytes) => bytes.len() as u64,
-                Content::Endless => u64::MAX,
-            };
-            entries.insert(path.clone(), EntryKind::File { size, executable: false });
-        }
-        Ok(Arc::new(entries.into_iter().map(|(path, kind)| TreeEntry { path, kind }).collect()))
+        self.tree.entries().await
     }
 
     async fn read(&self, path: &str, max_bytes: u64) -> Result<Option<Bytes>> {
         self.check()?;
         self.reads.fetch_add(1, Ordering::SeqCst);
-        match self.files.get(path) {
-            None => Ok(None),
-            Some(Content::Bytes(bytes)) if bytes.len() as u64 <= max_bytes => Ok(Some(bytes.clone())),
-            Some(_) => Err(Error::invalid("tree.read", format!("`{path}` has more than {max_bytes} bytes"))
-                .code("too_large")),
+        if self.endless.contains(path) {
+            let message = format!("`{path}` has more than {max_bytes} bytes");
+            return Err(Error::invalid("tree.read", message).code("too_large"));
         }
+        self.tree.read(path, max_bytes).await
     }
 
-    fn archive(&self, _include: PathFilter) -> BoxStream<'static, Result<Bytes>> {
-        let error = Error::new(Kind::Unsupported, "tree.archive", "a planner does not stream the tree");
-        stream::iter([Err(error)]).boxed()
+    fn archive(&self, include: PathFilter) -> BoxStream<'static, Result<Bytes>> {
+        self.tree.archive(include)
     }
 }
 
 fn site() -> PlannerTree {
     PlannerTree::new([("index.html", "<h1>hello</h1>"), ("css/style.css", "h1 { color: teal }")])
+}
+
+fn flask() -> PlannerTree {
+    PlannerTree::new([("requirements.txt", "flask\n"), ("app.py", "app = Flask(__name__)\n")])
+}
+
+fn express() -> PlannerTree {
+    PlannerTree::new([
+        (
+            "package.json",
+            r#"{"scripts":{"start":"node server.js"},"dependencies":{"express":"5","cors":"2"}}"#,
+        ),
+        ("server.js", ""),
+    ])
 }
 
 fn assert_is_users_fault_with_hint(error: &Error) {
@@ -139,10 +129,12 @@ fn assert_is_users_fault_with_hint(error: &Error) {
 
 /// The same tree gives the same plan, to the byte.
 pub async fn the_same_tree_gives_the_same_plan(harness: &Harness) {
-    let first = harness.planner.plan(Arc::new(site())).await.unwrap();
-    for _ in 0..8 {
-        let again = harness.planner.plan(Arc::new(site())).await.unwrap();
-        assert_eq!(serde_json::to_vec(&first).unwrap(), serde_json::to_vec(&again).unwrap());
+    for make in [site, flask, express] {
+        let first = harness.planner.plan(Arc::new(make())).await.unwrap();
+        for _ in 0..8 {
+            let again = harness.planner.plan(Arc::new(make())).await.unwrap();
+            assert_eq!(serde_json::to_vec(&first).unwrap(), serde_json::to_vec(&again).unwrap());
+        }
     }
 }
 
@@ -158,7 +150,7 @@ pub async fn a_plan_explains_itself_and_can_be_stored(harness: &Harness) {
 
 /// A Dockerfile in the tree wins over everything else, as it stands there.
 pub async fn a_dockerfile_in_the_tree_wins(harness: &Harness) {
-    let text = "FROM example/base:1 AS one\nFROM example/base:1\nCOPY --from=one /a /a\nCMD [\"/a\"]\n";
+    let text = "FROM example/base:1 AS one\nFROM one AS two\nFROM example/base:1\nCOPY --from=two /a /a\n";
     let tree = PlannerTree::new([
         ("Dockerfile", text),
         ("index.html", "<h1>hello</h1>"),
@@ -175,7 +167,7 @@ pub async fn a_dockerfile_in_the_tree_wins(harness: &Harness) {
 
 /// A tree in which nothing fits is the user's fault, and the hint says what was looked for.
 pub async fn an_empty_tree_is_the_users_fault(harness: &Harness) {
-    let error = harness.planner.plan(Arc::new(PlannerTree::default())).await.unwrap_err();
+    let error = harness.planner.plan(Arc::new(PlannerTree::new(MemoryFiles::default()))).await.unwrap_err();
     assert_is_users_fault_with_hint(&error);
 }
 
@@ -195,7 +187,7 @@ pub async fn garbage_is_the_users_fault_or_planned(harness: &Harness) {
 /// A file without an end is not read to its end: it is the user's fault, or the plan does without it.
 pub async fn an_endless_file_is_bounded(harness: &Harness) {
     for name in ["Dockerfile", "package.json", "pyproject.toml", "requirements.txt", "index.html"] {
-        let tree = PlannerTree::default().with_endless(name);
+        let tree = PlannerTree::new([(name, "")]).with_endless(name);
         if let Err(error) = harness.planner.plan(Arc::new(tree)).await {
             assert_eq!(error.whose(), Fault::User, "{error:?}");
             assert_eq!(error.retryable(), Retry::Permanent, "{error:?}");
@@ -208,7 +200,7 @@ pub async fn many_files_are_bounded(harness: &Harness) {
     let many = (0..20_000).map(|n| (format!("d{}/f{n}.py", n % 100), "import flask"));
     let roots = (0..2_000).map(|n| (format!("f{n}.py"), "import flask"));
     let deep = [("a/".repeat(500) + "package.json", "{}"), ("requirements.txt".to_owned(), "")];
-    let tree = Arc::new(PlannerTree::new(many.chain(roots).chain(deep)));
+    let tree = Arc::new(PlannerTree::new(many.chain(roots).chain(deep).collect::<MemoryFiles>()));
     if let Err(error) = harness.planner.plan(tree.clone()).await {
         assert_is_users_fault_with_hint(&error);
     }

@@ -1,11 +1,12 @@
 //! A platform in memory with everything in reach of a test.
 
-#![allow(dead_code)] // each test program uses a part of it
+#![allow(dead_code, unreachable_pub)] // each test program uses a part of it
 
 use std::sync::Arc;
 
 use paas_core::memory::{
-    MemoryFiles, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryRuntime, MemoryStore, MemoryTree, Script,
+    MemoryFiles, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryRuntime, MemoryStore,
+    MemoryTree, Script,
 };
 use paas_core::{
     App, CommitId, Created, DeploymentHandle, GitRef, GitUrl, Ids, Keyring, NewApp, Platform,

@@ -69,12 +69,18 @@ impl From<Output> for Performed {
 
 impl Effects {
     pub(crate) fn new(services: Arc<Services>, collector: Arc<Collector>) -> Self {
-        let addresses = Addresses::new(services.store.clone(), services.clock.clone(), services.settings.clone());
+        let addresses =
+            Addresses::new(services.store.clone(), services.clock.clone(), services.settings.clone());
         Self { services, addresses, collector }
     }
 
     /// Does a step.
-    pub(crate) async fn perform(&self, context: &Context, step: Step, work: &mut Work<'_>) -> Result<Performed> {
+    pub(crate) async fn perform(
+        &self,
+        context: &Context,
+        step: Step,
+        work: &mut Work<'_>,
+    ) -> Result<Performed> {
         let context = &context.with_budget(self.budget(step, work.spec));
         match step {
             Step::Fetch => self.fetch(context, work).await.map(Performed::from),
@@ -89,12 +95,19 @@ impl Effects {
     }
 
     /// Undoes a step that began, and answers the records that change in the commit that ends it.
-    pub(crate) async fn undo(&self, context: &Context, step: Step, work: &mut Work<'_>) -> Result<Vec<Write>> {
+    pub(crate) async fn undo(
+        &self,
+        context: &Context,
+        step: Step,
+        work: &mut Work<'_>,
+    ) -> Result<Vec<Write>> {
         let context = &context.with_budget(self.budget(step, work.spec));
         match step {
             Step::Start => self.undo_start(context, work).await.map(|()| Vec::new()),
             Step::Route => self.undo_route(context, work).await,
-            Step::Fetch | Step::Plan | Step::Build | Step::Verify | Step::Retire | Step::Purge => Ok(Vec::new()),
+            Step::Fetch | Step::Plan | Step::Build | Step::Verify | Step::Retire | Step::Purge => {
+                Ok(Vec::new())
+            }
         }
     }
 

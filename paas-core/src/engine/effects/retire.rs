@@ -17,7 +17,8 @@ impl Effects {
     /// Fails only while the engine is out; an instance that can't be removed is left, and listed.
     pub(super) async fn retire(&self, context: &Context, work: &mut Work<'_>) -> Result<Output> {
         let spec = work.spec;
-        let live = work.state.outputs.started.as_ref().filter(|_| spec.kind.serves()).map(|(live, _)| &live.name);
+        let live =
+            work.state.outputs.started.as_ref().filter(|_| spec.kind.serves()).map(|(live, _)| &live.name);
         let selector = Selector { org: Some(spec.org.clone()), app: Some(spec.app.clone()) };
         let instances = self.services.runtime.list(context, &selector).await?;
         let old: Vec<_> = instances.into_iter().filter(|instance| Some(&instance.name) != live).collect();

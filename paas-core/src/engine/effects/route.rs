@@ -39,10 +39,15 @@ impl Effects {
         // A host that was never routed has nothing to withdraw.
         let is_absent = route.is_none() && serving.as_ref().is_none_or(|serving| serving.route.is_none());
         if serving.as_ref() != Some(&expected) && !is_absent {
-            return Err(Error::new(Kind::Unavailable, "effects.route", "the proxy does not serve the new route yet"));
+            return Err(Error::new(
+                Kind::Unavailable,
+                "effects.route",
+                "the proxy does not serve the new route yet",
+            ));
         }
         let org = work.spec.org.clone();
-        let record = RouteRecord { org, route: route.clone().unwrap_or_else(|| unrouted(&host, work)), generation };
+        let record =
+            RouteRecord { org, route: route.clone().unwrap_or_else(|| unrouted(&host, work)), generation };
         let mut writes = vec![match route {
             Some(_) => records::put(&record, Expect::Any)?,
             None => records::remove(&record, Expect::Any),
@@ -66,7 +71,8 @@ impl Effects {
         let host = self.host(work).await?;
         let generation = work.state.undo_generation;
         let scope = Scope::Org(work.spec.org.clone());
-        let before: Option<Versioned<RouteRecord>> = self.services.records().get(&scope, host.as_str()).await?;
+        let before: Option<Versioned<RouteRecord>> =
+            self.services.records().get(&scope, host.as_str()).await?;
         match before {
             Some(before) => {
                 self.services.ingress.publish(context, &before.value.route, generation).await?;
@@ -93,7 +99,7 @@ impl Effects {
         let spec = work.spec;
         let next = ReleaseNumber(work.status.last_release.0 + 1);
         let runs_again = matches!(spec.kind, OperationKind::Restart | OperationKind::Start);
-        let Some(number) = spec.from_release.filter(|_| runs_again) else { return Ok(next) };
+        let Some(number) = work.status.live.filter(|_| runs_again) else { return Ok(next) };
         let scope = Scope::Org(spec.org.clone());
         let release: Option<Versioned<Release>> =
             self.services.records().get(&scope, &release_id(&spec.app, number)).await?;
@@ -128,8 +134,12 @@ impl Effects {
             }
             let in_force = dns.get(context, host, records.record_type).await?;
             if in_force.as_ref() != Some(&records).filter(|_| is_wanted) {
-                return Err(Error::new(Kind::Unavailable, "effects.dns", "the DNS service does not answer the new record yet")
-                    .fault(Fault::Upstream));
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    "effects.dns",
+                    "the DNS service does not answer the new record yet",
+                )
+                .fault(Fault::Upstream));
             }
         }
         Ok(())

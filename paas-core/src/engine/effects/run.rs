@@ -37,8 +37,9 @@ impl Effects {
             let port = spec.config.port.or(image.port).or(outputs.planned_port).unwrap_or(Port::DEFAULT);
             return Ok(Target { commit: commit.clone(), image: image.clone(), port });
         }
-        let number = spec.from_release.ok_or_else(|| {
-            Error::internal("effects.target", "an operation without a build names no release")
+        // What is live is known only now: a deployment ahead of this operation may have brought a newer release.
+        let number = spec.from_release.or(work.status.live).ok_or_else(|| {
+            Error::internal("effects.target", "an operation without a build has no release to run")
         })?;
         let id = release_id(&spec.app, number);
         let release: Option<Versioned<Release>> =
@@ -71,7 +72,10 @@ impl Effects {
             stop_grace: self.services.settings.stop_grace,
             placement,
         };
-        context.log(LogSource::System, format!("starting {} on port {}", instance_spec.name, u32::from(target.port)));
+        context.log(
+            LogSource::System,
+            format!("starting {} on port {}", instance_spec.name, u32::from(target.port)),
+        );
         let instance = self.services.runtime.ensure(context, &instance_spec).await?;
         self.collector.follow(&instance);
         Ok(Output::Started { instance, port: target.port })

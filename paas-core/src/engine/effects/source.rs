@@ -23,7 +23,10 @@ impl Effects {
         };
         let revision = self.services.git.resolve(context, &repository, &reference).await?;
         let of_branch = revision.branch.as_ref().map(|branch| format!(" of {branch}")).unwrap_or_default();
-        context.log(LogSource::System, format!("fetching {}{of_branch} from {}", revision.commit.short(), source.repository));
+        context.log(
+            LogSource::System,
+            format!("fetching {}{of_branch} from {}", revision.commit.short(), source.repository),
+        );
         let tree =
             self.services.git.fetch(context, &repository, &revision.commit, &source.root_directory).await?;
         let output = Output::Fetched { commit: revision.commit, tree: tree.id() };
@@ -44,8 +47,12 @@ impl Effects {
         if found.is_some() {
             context.log(LogSource::System, "the same tree was built before: using the cached image");
         }
-        let output =
-            Output::Planned { recipe: plan.recipe.clone(), reasons: plan.reasons.clone(), key, port: plan.port };
+        let output = Output::Planned {
+            recipe: plan.recipe.clone(),
+            reasons: plan.reasons.clone(),
+            key,
+            port: plan.port,
+        };
         Ok(Performed { output, found, writes: Vec::new() })
     }
 
@@ -83,9 +90,13 @@ impl Effects {
             return Ok(tree.clone());
         }
         let spec = work.spec;
-        let commit: &CommitId = work.state.outputs.fetched.as_ref().map(|(commit, _)| commit).ok_or_else(|| {
-            Error::internal("effects.tree", format!("{:?} comes before it is known what to build", Step::Fetch))
-        })?;
+        let commit: &CommitId =
+            work.state.outputs.fetched.as_ref().map(|(commit, _)| commit).ok_or_else(|| {
+                Error::internal(
+                    "effects.tree",
+                    format!("{:?} comes before it is known what to build", Step::Fetch),
+                )
+            })?;
         let repository = self.services.repository(&spec.org, &spec.app, &spec.source)?;
         let tree = self.services.git.fetch(context, &repository, commit, &spec.source.root_directory).await?;
         work.scratch.tree = Some(tree.clone());

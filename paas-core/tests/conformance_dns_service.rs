@@ -1,0 +1,25 @@
+//! The DNS services of the core keep the trait's promises.
+#![cfg(feature = "testing")]
+
+use std::sync::Arc;
+
+use paas_core::TransparentDns;
+use paas_core::memory::MemoryDns;
+use paas_core::testing::dns_service::DnsHarness;
+
+mod memory {
+    use super::*;
+
+    paas_core::conformance!(dns_service, || async {
+        let service = Arc::new(MemoryDns::new([192, 0, 2, 10].into()));
+        DnsHarness { service, zone: Some("apps.example".parse().unwrap()) }
+    });
+}
+
+mod transparent {
+    use super::*;
+
+    paas_core::conformance!(dns_service, || async {
+        DnsHarness { service: Arc::new(TransparentDns), zone: None }
+    });
+}

@@ -1,0 +1,15 @@
+//! The in-memory log store keeps every promise of the trait.
+#![cfg(feature = "testing")]
+
+use std::sync::Arc;
+
+use paas_core::TestClock;
+use paas_core::memory::MemoryLogStore;
+use paas_core::testing::log_store::Harness;
+
+async fn harness() -> Harness {
+    let clock = Arc::new(TestClock::new());
+    Harness::new(Arc::new(MemoryLogStore::new(clock.clone())), clock, ())
+}
+
+paas_core::conformance!(log_store, harness);

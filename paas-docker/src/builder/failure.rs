@@ -1,0 +1,182 @@
+//! Whose fault a failed build is.
+
+use paas_core::{Error, Fault, Kind, Retry};
+
+use super::progress::FailedStep;
+
+const OPERATION: &str = "docker.build";
+
+/// What package managers say when their index or the way to it is down.
+const NETWORK_FAILURES: [&str; 8] = [
+    "Temporary failure in name resolution",
+    "Temporary failure resolving",
+    "Could not resolve host",
+    "Failed to establish a new connection",
+    "EAI_AGAIN",
+    "ETIMEDOUT",
+    "ECONNRESET",
+    "503 Service Unavailable",
+];
+
+/// The error of a build that the engine ended with `message`, at `step` where one is known to have failed.
+pub(super) fn of(message: &str, step: Option<FailedStep>) -> Error {
+    let message = shortened(message);
+    let step = step.unwrap_or_default();
+    let evidence = step.last_lines.clone();
+    let name = instruction(&step.name);
+    if let Some(code) = exit_code(&step.error).or_else(|| exit_code(&message)) {
+        let is_network = evidence.iter().any(|line| NETWORK_FAILURES.iter().any(|text| line.contains(text)));
+        if is_network {
+            return Error::new(
+                Kind::Unavailable,
+                OPERATION,
+                format!("`{name}` could not reach a package index (exit code {code})"),
+            )
+            .fault(Fault::Upstream)
+            .evidence(evidence);
+        }
+        let error = Error::new(Kind::BuildFailed, OPERATION, format!("`{name}` ended with exit code {code}"))
+            .evidence(evidence);
+        return match code {
+            137 => error.hint("the step was killed, most often because it used too much memory"),
+            127 => error
+                .hint("a command was not found: is it in the base image or installed by an earlier step?"),
+            _ => error.hint("run the same command on the same commit, and look at the lines above"),
+        };
+    }
+    let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text) || step.error.contains(text));
+    if has(&["pull access denied", "repository does not exist", "manifest unknown", "manifest for"]) {
+        return Error::new(
+            Kind::BuildFailed,
+            OPERATION,
+            format!("an image does not exist or may not be pulled: {message}"),
+        )
+        .hint("check the image names in FROM and COPY --from");
+    }
+    if has(&[
+        "dial tcp",
+        "no such host",
+        "i/o timeout",
+        "TLS handshake",
+        "x509:",
+        "failed to do request",
+        "toomanyrequests",
+        "failed to resolve source metadata",
+        "unexpected status",
+    ]) {
+        return Error::new(Kind::Unavailable, OPERATION, "the registry of a base image cannot be reached")
+            .fault(Fault::Upstream)
+            .retry(Retry::Transient { after: None })
+            .context("engine", &message)
+            .hint("get the base image onto this machine (examples/setup/base-images.sh makes the platform's own), \
+                   or check the way to the registry");
+    }
+    if has(&["no space left on device"]) {
+        return Error::new(Kind::Unavailable, OPERATION, "the disk of the build machine is full")
+            .hint("free space, for example with `docker builder prune`")
+            .context("engine", &message);
+    }
+    let is_of_user = has(&[
+        "dockerfile parse error",
+        "failed to create LLB definition",
+        "failed to compute cache key",
+        "failed to calculate checksum",
+        "not found",
+        "failed to read dockerfile",
+        "no build stage",
+        "unknown instruction",
+        "executable file not found",
+    ]);
+    if is_of_user || step.name.starts_with('[') && !step.name.starts_with("[internal]") {
+        let text = if name.is_empty() { message } else { format!("`{name}` failed: {message}") };
+        return Error::new(Kind::BuildFailed, OPERATION, text).evidence(evidence);
+    }
+    Error::new(Kind::Unavailable, OPERATION, "the container engine could not build")
+        .context("engine", message)
+}
+
+/// Without the layers of `failed to solve: rpc error: … desc = ` that each part of the engine puts before it.
+fn shortened(message: &str) -> String {
+    let mut text = message;
+    for prefix in ["desc = ", "failed to solve: ", "failed to solve with frontend dockerfile.v0: "] {
+        if let Some((_, rest)) = text.rsplit_once(prefix) {
+            text = rest;
+        }
+    }
+    text.chars().take(500).collect()
+}
+
+/// `RUN make` of `[build 2/3] RUN make`, shortened.
+fn instruction(name: &str) -> String {
+    let text = name.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(name, |(_, text)| text);
+    let mut shown: String = text.chars().take(200).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// The number in `executor failed running [/bin/sh -c make]: exit code: 2`.
+fn exit_code(message: &str) -> Option<i64> {
+    let (_, rest) = message.rsplit_once("exit code: ")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(error: &str, line: &str) -> Option<FailedStep> {
+        let name = "[2/3] RUN make".to_owned();
+        Some(FailedStep { name, error: error.to_owned(), last_lines: vec![line.to_owned()] })
+    }
+
+    #[test]
+    fn a_command_that_failed_is_the_users() {
+        let error = of("x", step("executor failed running [/bin/sh -c make]: exit code: 2", "no rule"));
+        assert_eq!((error.kind(), error.whose()), (Kind::BuildFailed, Fault::User));
+        assert_eq!(error.message(), "`RUN make` ended with exit code 2");
+        assert_eq!(error.evidence_lines(), ["no rule"]);
+    }
+
+    #[test]
+    fn a_package_index_that_is_down_is_upstreams() {
+        let error = of("x", step("exit code: 1", "Temporary failure resolving 'deb.debian.org'"));
+        assert_eq!(
+            (error.kind(), error.whose(), error.is_transient()),
+            (Kind::Unavailable, Fault::Upstream, true)
+        );
+    }
+
+    #[test]
+    fn a_registry_that_is_down_is_upstreams() {
+        let message = "failed to solve with frontend dockerfile.v0: failed to create LLB definition: failed to do \
+                       request: Head \"https://registry-1.docker.io/\": dial tcp: lookup registry-1.docker.io: no such host";
+        let error = of(message, None);
+        assert_eq!(
+            (error.kind(), error.whose(), error.is_transient()),
+            (Kind::Unavailable, Fault::Upstream, true)
+        );
+        assert!(error.hinted().is_some());
+    }
+
+    #[test]
+    fn a_bad_dockerfile_is_the_users() {
+        let error = of(
+            "failed to solve: rpc error: code = Unknown desc = dockerfile parse error line 1: unknown instruction: FRO",
+            None,
+        );
+        assert_eq!((error.kind(), error.whose()), (Kind::BuildFailed, Fault::User));
+        assert_eq!(error.message(), "dockerfile parse error line 1: unknown instruction: FRO");
+    }
+
+    #[test]
+    fn what_is_not_known_is_the_platforms() {
+        let error = of("transport is closing", None);
+        assert_eq!(
+            (error.kind(), error.whose(), error.is_transient()),
+            (Kind::Unavailable, Fault::Platform, true)
+        );
+    }
+}

@@ -1,0 +1,298 @@
+//! The container runtime.
+
+mod container;
+mod network;
+mod observe;
+mod output;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::query_parameters as query;
+use futures::stream::BoxStream;
+use paas_core::{
+    Addressing, ContainerRuntime, Context, Error, Fault, Instance, InstanceName, InstanceSpec, Kind, OrgId,
+    OutputLine, OutputOptions, Result, Retry, Selector,
+};
+
+use crate::engine::{CALL_TIMEOUT, DockerEngine, absent_is_done, failed, is_missing, label, refusal};
+use observe::Found;
+
+/// Runs containers on a Docker engine.
+///
+/// What a container may do is fixed: see `container.rs` for the whole list. [`list`](ContainerRuntime::list) is one
+/// call to the engine, which does not tell when a container started, how often it was restarted and whether it ran
+/// out of memory: [`inspect`](ContainerRuntime::inspect) does.
+#[derive(Clone, Debug)]
+pub struct DockerRuntime {
+    engine: DockerEngine,
+    addressing: Addressing,
+    /// One network is made at a time: the engine would give two the same name.
+    making_network: Arc<tokio::sync::Semaphore>,
+    /// The orgs whose network was seen.
+    networks: Arc<Mutex<BTreeSet<OrgId>>>,
+}
+
+impl DockerRuntime {
+    /// A runtime on `engine` whose containers have addresses that the platform allocates.
+    #[must_use]
+    pub fn new(engine: DockerEngine) -> Self {
+        Self {
+            engine,
+            addressing: Addressing::Platform,
+            making_network: Arc::new(tokio::sync::Semaphore::new(1)),
+            networks: Arc::default(),
+        }
+    }
+
+    /// The same with [`Addressing::Runtime`]: each container's port is published on a port of 127.0.0.1 that the
+    /// engine chooses. For hosts that cannot reach their containers' addresses, such as desktops with the engine
+    /// in a virtual machine.
+    #[must_use]
+    pub fn on_loopback(self) -> Self {
+        Self { addressing: Addressing::Runtime, ..self }
+    }
+
+    /// What has the name, whoever made it.
+    async fn found(
+        &self,
+        context: &Context,
+        operation: &'static str,
+        name: &InstanceName,
+    ) -> Result<Option<Found>> {
+        let call = self.engine.docker().inspect_container(name.as_str(), None);
+        match self.engine.call(context, operation, call).await {
+            Ok(response) => Found::new(&self.engine, response).map(Some),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The engine's id of the container, if it is this installation's.
+    async fn own_id(
+        &self,
+        context: &Context,
+        operation: &'static str,
+        name: &InstanceName,
+    ) -> Result<Option<String>> {
+        Ok(match self.found(context, operation, name).await? {
+            Some(Found::Own { id, .. }) => Some(id),
+            Some(Found::Foreign) | None => None,
+        })
+    }
+
+    async fn remove_by_id(&self, context: &Context, operation: &'static str, id: &str) -> Result<()> {
+        let options = query::RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let call = self.engine.docker().remove_container(id, Some(options));
+        match absent_is_done(self.engine.effect(context, operation, call).await) {
+            // Somebody else is removing it: it is gone when the engine no longer knows it.
+            Err(error) if matches!(refusal(&error), Some((409, _))) => {
+                self.wait_until_gone(context, operation, id).await
+            }
+            result => result,
+        }
+    }
+
+    async fn wait_until_gone(&self, context: &Context, operation: &'static str, id: &str) -> Result<()> {
+        let patient = context.with_budget(CALL_TIMEOUT);
+        loop {
+            match self
+                .engine
+                .call(&patient, operation, self.engine.docker().inspect_container(id, None))
+                .await
+            {
+                Err(error) if is_missing(&error) => return Ok(()),
+                Err(error) => return Err(error),
+                Ok(_) => patient.sleep(operation, Duration::from_millis(50)).await?,
+            }
+        }
+    }
+
+    /// Makes the container; `None` when something has that name meanwhile.
+    async fn create(&self, context: &Context, spec: &InstanceSpec) -> Result<Option<String>> {
+        const OPERATION: &str = "docker.create_container";
+        let options = query::CreateContainerOptionsBuilder::new().name(spec.name.as_str()).build();
+        let body = container::body(&self.engine, spec);
+        let call = self.engine.docker().create_container(Some(options), body);
+        match self.engine.effect(context, OPERATION, call).await {
+            Ok(created) => Ok(Some(created.id)),
+            Err(error) => match refusal(&error) {
+                Some((409, _)) => Ok(None),
+                Some((404, _)) => {
+                    Err(Error::not_found(OPERATION, "the image of this release is no longer on the engine")
+                        .code("image_missing")
+                        .fault(Fault::Platform)
+                        .context("image", &spec.image.digest)
+                        .source(error))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Starts a created container, with its network.
+    async fn start(&self, context: &Context, spec: &InstanceSpec, id: &str) -> Result<()> {
+        const OPERATION: &str = "docker.start_container";
+        let mut is_network_fresh = false;
+        if !self.known_networks().contains(&spec.org) {
+            network::ensure(self, context, spec).await?;
+            is_network_fresh = true;
+        }
+        loop {
+            let error = match self
+                .engine
+                .effect(context, OPERATION, self.engine.docker().start_container(id, None))
+                .await
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let (status, message) = refusal(&error).map_or((0, ""), |(status, message)| (status, message));
+            // Somebody removed or replaced the network since it was last seen.
+            let is_about_network =
+                message.contains("network") && (status == 404 || message.contains("subnet"));
+            if is_about_network && !is_network_fresh {
+                network::ensure(self, context, spec).await?;
+                is_network_fresh = true;
+                continue;
+            }
+            return Err(container::not_started(OPERATION, error));
+        }
+    }
+
+    fn known_networks(&self) -> std::sync::MutexGuard<'_, BTreeSet<OrgId>> {
+        // A panic while it was held leaves plain data behind.
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl ContainerRuntime for DockerRuntime {
+    fn addressing(&self) -> Addressing {
+        self.addressing
+    }
+
+    async fn ensure(&self, context: &Context, spec: &InstanceSpec) -> Result<Instance> {
+        const OPERATION: &str = "docker.ensure_container";
+        // Twice at most: what has the name is replaced once.
+        for _ in 0..2 {
+            if let Some(id) = self.create(context, spec).await? {
+                if let Err(error) = self.start(context, spec, &id).await {
+                    // Also when this call was cancelled meanwhile.
+                    let uncancelled = Context::new(context.clock().clone());
+                    self.remove_by_id(&uncancelled, "docker.remove_container", &id).await?;
+                    return Err(error);
+                }
+                return match self.found(context, OPERATION, &spec.name).await? {
+                    Some(Found::Own { instance, .. }) => Ok(instance),
+                    _ => Err(Error::new(
+                        Kind::Conflict,
+                        OPERATION,
+                        "the container was removed by somebody else",
+                    )
+                    .fault(Fault::Platform)
+                    .retry(Retry::Transient { after: None })),
+                };
+            }
+            match self.found(context, OPERATION, &spec.name).await? {
+                Some(Found::Foreign) => {
+                    return Err(Error::new(
+                        Kind::AlreadyExists,
+                        OPERATION,
+                        format!("something that is not this platform's is called {}", spec.name),
+                    )
+                    .code("foreign_name")
+                    .fault(Fault::Platform));
+                }
+                Some(Found::Own { instance, spec: made_from, .. })
+                    if instance.is_running() && made_from == spec.fingerprint() =>
+                {
+                    return Ok(instance);
+                }
+                Some(Found::Own { id, .. }) => {
+                    self.remove_by_id(context, "docker.remove_container", &id).await?;
+                }
+                None => {}
+            }
+        }
+        Err(Error::new(Kind::Conflict, OPERATION, "somebody else is making the same container")
+            .fault(Fault::Platform)
+            .retry(Retry::Transient { after: None }))
+    }
+
+    async fn inspect(&self, context: &Context, name: &InstanceName) -> Result<Option<Instance>> {
+        Ok(match self.found(context, "docker.inspect_container", name).await? {
+            Some(Found::Own { instance, .. }) => Some(instance),
+            Some(Found::Foreign) | None => None,
+        })
+    }
+
+    async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<Instance>> {
+        const OPERATION: &str = "docker.list_containers";
+        let mut labels = Vec::new();
+        labels.extend(selector.org.as_ref().map(|org| (label::ORG, org.as_str())));
+        labels.extend(selector.app.as_ref().map(|app| (label::APP, app.as_str())));
+        let filters = self.engine.filters(&labels);
+        let options = query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let call = self.engine.docker().list_containers(Some(options));
+        let summaries = self.engine.call(context, OPERATION, call).await?;
+        let mut instances = Vec::with_capacity(summaries.len());
+        for summary in &summaries {
+            match observe::listed(summary) {
+                Ok(instance) => instances.push(instance),
+                // One that somebody renamed must not hide the others.
+                Err(error) => tracing::warn!(?error, names = ?summary.names, "a container is not understood"),
+            }
+        }
+        instances.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(instances)
+    }
+
+    async fn stop(&self, context: &Context, name: &InstanceName, grace: Duration) -> Result<()> {
+        const OPERATION: &str = "docker.stop_container";
+        let Some(id) = self.own_id(context, OPERATION, name).await? else { return Ok(()) };
+        let seconds = i32::try_from(grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0)));
+        let options = query::StopContainerOptionsBuilder::new().t(seconds.unwrap_or(i32::MAX)).build();
+        // The engine answers when the process has ended, so the client waits for longer than the grace.
+        let patience = grace.saturating_add(CALL_TIMEOUT);
+        let docker = self.engine.docker().clone().with_timeout(patience);
+        let patient = context.with_budget(patience);
+        let stopping = async { docker.stop_container(&id, Some(options)).await.map_err(failed(OPERATION)) };
+        absent_is_done(patient.run(OPERATION, stopping).await)
+    }
+
+    async fn remove(&self, context: &Context, name: &InstanceName) -> Result<()> {
+        const OPERATION: &str = "docker.remove_container";
+        match self.own_id(context, OPERATION, name).await? {
+            Some(id) => self.remove_by_id(context, OPERATION, &id).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn remove_network(&self, context: &Context, org: &OrgId) -> Result<()> {
+        let selector = Selector { org: Some(org.clone()), app: None };
+        if !self.list(context, &selector).await?.is_empty() {
+            return Err(network::in_use());
+        }
+        network::remove(self, context, org).await
+    }
+
+    async fn output(
+        &self,
+        context: &Context,
+        name: &InstanceName,
+        options: &OutputOptions,
+    ) -> Result<BoxStream<'static, Result<OutputLine>>> {
+        const OPERATION: &str = "docker.container_output";
+        match self.own_id(context, OPERATION, name).await? {
+            Some(id) => Ok(output::read(&self.engine, &id, options)),
+            None => Err(Error::not_found(OPERATION, "there is no such instance").fault(Fault::Platform)),
+        }
+    }
+
+    async fn ping(&self, context: &Context) -> Result<()> {
+        self.engine.call(context, "docker.ping", self.engine.docker().ping()).await.map(drop)
+    }
+}

@@ -1,0 +1,94 @@
+//! A tree as a tar stream.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use paas_core::{EntryKind, PathFilter, Result, TAR_END, TreeEntry, error, tar_header, tar_padding};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::tree::Objects;
+
+const OPERATION: &str = "git.archive";
+/// About how many bytes are made at a time. A larger file comes in one piece.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// The stream of a tree. While one batch is being read the next is made, and nothing runs ahead of that: a slow
+/// reader holds no thread, and dropping the stream ends the work with the batch in hand.
+pub(crate) fn stream(
+    entries: Arc<Vec<TreeEntry>>,
+    objects: Objects,
+    include: PathFilter,
+    readers: Arc<Semaphore>,
+) -> BoxStream<'static, Result<Bytes>> {
+    let members = Members { entries, objects, include, next: 0, is_ended: false };
+    let first = State::Ready { members, readers };
+    stream::try_unfold(first, |state| async move {
+        let (batch, readers) = match state {
+            State::Ready { members, readers } => (start(members, &readers).await?, readers),
+            State::Making { batch, readers } => (batch, readers),
+        };
+        let (members, bytes) = batch.await.map_err(error::map(OPERATION))?;
+        let bytes = bytes?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let batch = start(members, &readers).await?;
+        Ok(Some((bytes, State::Making { batch, readers })))
+    })
+    .boxed()
+}
+
+enum State {
+    Ready { members: Members, readers: Arc<Semaphore> },
+    Making { batch: Batch, readers: Arc<Semaphore> },
+}
+
+type Batch = JoinHandle<(Members, Result<Bytes>)>;
+
+async fn start(mut members: Members, readers: &Arc<Semaphore>) -> Result<Batch> {
+    let permit = readers.clone().acquire_owned().await.map_err(error::map(OPERATION))?;
+    Ok(spawn_blocking(move || {
+        let bytes = members.batch();
+        drop(permit);
+        (members, bytes)
+    }))
+}
+
+/// What is still to be made.
+struct Members {
+    entries: Arc<Vec<TreeEntry>>,
+    objects: Objects,
+    include: PathFilter,
+    next: usize,
+    is_ended: bool,
+}
+
+impl Members {
+    /// The next bytes of the archive; none at its end.
+    fn batch(&mut self) -> Result<Bytes> {
+        let mut bytes = BytesMut::with_capacity(BATCH_BYTES);
+        let reader = self.objects.reader();
+        while let Some(entry) = self.entries.get(self.next)
+            && bytes.len() < BATCH_BYTES
+        {
+            let index = self.next;
+            self.next += 1;
+            if !self.include.wants(&entry.path) {
+                continue;
+            }
+            bytes.extend_from_slice(&tar_header(entry));
+            if let EntryKind::File { size, .. } = entry.kind {
+                bytes.extend_from_slice(&reader.read(OPERATION, index)?);
+                bytes.extend_from_slice(tar_padding(size));
+            }
+        }
+        if self.next == self.entries.len() && bytes.len() < BATCH_BYTES && !self.is_ended {
+            self.is_ended = true;
+            bytes.extend_from_slice(TAR_END);
+        }
+        Ok(bytes.freeze())
+    }
+}

@@ -1,0 +1,141 @@
+//! HTTP to addresses that may be called, and to no others.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use paas_core::{EgressPolicy, Result, error};
+use reqwest::Client;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use url::Url;
+
+use crate::options::GitOptions;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Two clients: one for any public host, which checks every address that a name resolves to, and one for the
+/// hosts that the operator listed, which may be private. Neither follows redirects or uses a proxy.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpClient {
+    egress: EgressPolicy,
+    public: Client,
+    listed: Client,
+}
+
+impl HttpClient {
+    pub(crate) fn new(options: &GitOptions) -> Result<Self> {
+        let tls = tls(options)?;
+        let builder = || {
+            Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .redirect(Policy::none())
+                .no_proxy()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .user_agent(concat!("git/paas-", env!("CARGO_PKG_VERSION")))
+        };
+        let resolver = PublicResolver(options.egress.clone());
+        Ok(Self {
+            egress: options.egress.clone(),
+            public: builder().dns_resolver(Arc::new(resolver)).build().map_err(error::map("git.open"))?,
+            listed: builder().build().map_err(error::map("git.open"))?,
+        })
+    }
+
+    /// The client for a URL.
+    ///
+    /// # Errors
+    /// Those of [`EgressPolicy::check`].
+    pub(crate) fn for_url(&self, url: &Url) -> Result<&Client> {
+        self.egress.check(url)?;
+        Ok(if self.egress.is_listed(url) { &self.listed } else { &self.public })
+    }
+}
+
+fn tls(options: &GitOptions) -> Result<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::warn!(%error, "a certificate authority of the system cannot be used");
+    }
+    roots.add_parsable_certificates(system.certs);
+    if let Some(file) = &options.extra_certificates {
+        for certificate in CertificateDer::pem_file_iter(file).map_err(error::map("git.open"))? {
+            roots.add(certificate.map_err(error::map("git.open"))?).map_err(error::map("git.open"))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(error::map("git.open"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+/// Resolves names as the system does, and refuses a name with an address that may not be called. The connection
+/// uses the addresses that were checked, so that a second answer of the name server changes nothing.
+#[derive(Debug)]
+struct PublicResolver(EgressPolicy);
+
+impl PublicResolver {
+    fn checked(&self, addresses: Vec<SocketAddr>) -> Result<Addrs> {
+        for address in &addresses {
+            self.0.check_address(address.ip())?;
+        }
+        Ok(Box::new(addresses.into_iter()))
+    }
+}
+
+impl Resolve for PublicResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = Self(self.0.clone());
+        async move {
+            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok(resolver.checked(addresses)?)
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_one_private_address_is_refused() {
+        let resolver = PublicResolver(EgressPolicy::default());
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        for private in ["10.0.0.1:0", "169.254.169.254:0", "[::1]:0", "[::ffff:127.0.0.1]:0", "[fd00::1]:0"] {
+            let error = resolver.checked(addresses(&["1.1.1.1:0", private])).err().expect(private);
+            assert_eq!(error.reason(), Some("egress_denied"));
+        }
+        assert_eq!(resolver.checked(addresses(&["1.1.1.1:0"])).unwrap().count(), 1);
+    }
+
+    /// The whole way: the resolver's refusal comes out of a request as `egress_denied`.
+    #[tokio::test]
+    async fn a_refused_name_says_so() {
+        let client = HttpClient::new(&GitOptions::default()).unwrap();
+        let builder = Client::builder().tls_backend_preconfigured(tls(&GitOptions::default()).unwrap());
+        let refusing = builder.dns_resolver(Arc::new(Loopback)).build().unwrap();
+        let client = HttpClient { public: refusing, ..client };
+        let url: Url = "https://git.example/app.git".parse().unwrap();
+        let error = client.for_url(&url).unwrap().get(url).send().await.unwrap_err();
+        let error = crate::errors::from_connection("git.fetch", error);
+        assert_eq!(error.reason(), Some("egress_denied"), "{error:?}");
+    }
+
+    /// A name server that answers with a private address.
+    struct Loopback;
+
+    impl Resolve for Loopback {
+        fn resolve(&self, _: Name) -> Resolving {
+            let checked =
+                PublicResolver(EgressPolicy::default()).checked(vec!["127.0.0.1:0".parse().unwrap()]);
+            async move { Ok(checked?) }.boxed()
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The proxy end to end: real sockets, real instances, the real process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_inputs;
+mod conformance;
+mod forwarding;
+mod process;
+mod streaming;
+mod support;
+mod switching;
+mod table;

@@ -1,0 +1,247 @@
+//! The files of one app's lines.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use paas_core::{InstanceName, LogDirection, LogPage, LogQuery, NewLogLine};
+use tokio::sync::watch;
+
+use super::FileLogOptions;
+use super::line::{Filter, Names, RawLine, encode, nanoseconds};
+use super::segment::{Reader, Segment};
+
+/// One app's lines. One append at a time; reads go on beside it.
+#[derive(Debug)]
+pub(super) struct AppLog {
+    folder: PathBuf,
+    options: FileLogOptions,
+    /// What was answered for. Locked for moments only, never while a file is read or written.
+    index: Mutex<Index>,
+    /// The time of the newest line.
+    newest: watch::Sender<Option<Timestamp>>,
+    /// Held by whoever appends or removes.
+    pub(super) writing: Arc<tokio::sync::Mutex<Writing>>,
+}
+
+/// Whether the app's files may still be written.
+#[derive(Debug, Default)]
+pub(super) struct Writing {
+    /// The app was removed: a later append begins anew.
+    pub(super) is_removed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    segments: Vec<Segment>,
+    last: Option<(Timestamp, u64)>,
+}
+
+impl AppLog {
+    /// Finds what is there. A last line that a crash tore is cut off.
+    pub(super) fn load(folder: PathBuf, options: FileLogOptions) -> io::Result<Self> {
+        let mut segments = Vec::new();
+        match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry?;
+                    if let Some(first) = Segment::first_of(&entry.path()) {
+                        segments.push(Segment { first, bytes: entry.metadata()?.len() });
+                    }
+                }
+            }
+        }
+        segments.sort_unstable_by_key(|segment| segment.first);
+        let mut last = None;
+        while let Some(segment) = segments.last_mut() {
+            last = mend(segment, &folder)?;
+            if last.is_some() {
+                break;
+            }
+            fs::remove_file(segment.path(&folder))?;
+            segments.pop();
+        }
+        let newest = watch::Sender::new(last.map(|(at, _)| at));
+        let index = Mutex::new(Index { segments, last });
+        Ok(Self { folder, options, index, newest, writing: Arc::default() })
+    }
+
+    /// Tells when there is a newer line.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.newest.subscribe()
+    }
+
+    /// Appends while `writing` is held.
+    pub(super) fn append(&self, lines: Vec<NewLogLine>, now: Timestamp) -> io::Result<()> {
+        let (mut segments, mut last) = {
+            let index = self.locked();
+            (index.segments.clone(), index.last)
+        };
+        let mut buffer = String::new();
+        for line in lines {
+            let by_engine = line.at;
+            let line = line.into_stored(last, now);
+            last = Some((line.at, line.sequence));
+            let is_full = segments
+                .last()
+                .is_none_or(|segment| segment.bytes + buffer.len() as u64 >= self.options.segment_bytes);
+            if is_full {
+                self.flush(&mut segments, &mut buffer)?;
+                segments.push(Segment { first: nanoseconds(line.at), bytes: 0 });
+            }
+            encode(&mut buffer, &line, by_engine);
+        }
+        self.flush(&mut segments, &mut buffer)?;
+        let outdated = self.outdated(&segments, now);
+        let removed: Vec<Segment> = segments.drain(..outdated).collect();
+        *self.locked() = Index { segments, last };
+        self.newest.send_replace(last.map(|(at, _)| at));
+        for segment in removed {
+            // The lines are stored all the same; a file that is left over is found at the next start.
+            if let Err(cause) = fs::remove_file(segment.path(&self.folder)) {
+                tracing::warn!(%cause, folder = %self.folder.display(), "old log lines can't be removed");
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self, segments: &mut [Segment], buffer: &mut String) -> io::Result<()> {
+        let Some(segment) = segments.last_mut().filter(|_| !buffer.is_empty()) else { return Ok(()) };
+        if segment.bytes == 0 {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        }
+        let path = segment.path(&self.folder);
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        // What a failed append left behind was never answered for.
+        if file.metadata()?.len() != segment.bytes {
+            file.set_len(segment.bytes)?;
+        }
+        file.write_all(buffer.as_bytes())?;
+        segment.bytes += buffer.len() as u64;
+        buffer.clear();
+        Ok(())
+    }
+
+    /// How many of the oldest segments are beyond retention; the newest never is.
+    fn outdated(&self, segments: &[Segment], now: Timestamp) -> usize {
+        let age = SignedDuration::try_from(self.options.max_age).unwrap_or(SignedDuration::MAX);
+        let oldest = now.checked_sub(age).map_or(0, nanoseconds);
+        let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        let mut outdated = 0;
+        for pair in segments.windows(2) {
+            // Where the next one begins, this one has ended.
+            if total <= self.options.max_bytes && pair[1].first >= oldest {
+                break;
+            }
+            total -= pair[0].bytes;
+            outdated += 1;
+        }
+        outdated
+    }
+
+    pub(super) fn read(&self, query: &LogQuery) -> io::Result<LogPage> {
+        let limit = query.limit.min(LogQuery::MAX_LIMIT);
+        let mut page = LogPage::default();
+        let Some(filter) = Filter::new(query) else { return Ok(page) };
+        let mut names = Names::default();
+        self.scan(query.direction, filter.from, filter.to, |line| {
+            if let Some(line) = RawLine::parse(line).filter(|line| filter.passes(line)) {
+                if page.lines.len() == limit {
+                    page.has_more = true;
+                    return false;
+                }
+                page.lines.extend(line.into_line(&mut names));
+            }
+            true
+        })?;
+        Ok(page)
+    }
+
+    pub(super) fn last_of(&self, instance: &InstanceName) -> io::Result<Option<Timestamp>> {
+        let mut last = None;
+        // Its lines may be a little out of the engine's order, but not over whole segments.
+        for segment in self.locked().segments.clone().into_iter().rev() {
+            let Some(mut reader) = Reader::open(&segment.path(&self.folder), segment.bytes)? else {
+                continue;
+            };
+            reader.lines(LogDirection::Forward, 0, segment.bytes, |line| {
+                if let Some(line) = RawLine::parse(line)
+                    && line.instance() == Some(instance.as_str())
+                {
+                    last = last.max(line.by_engine());
+                }
+                true
+            })?;
+            if last.is_some() {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    /// Removes everything while `writing` is held.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        *self.locked() = Index::default();
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands the lines between two times, both included, to `visit`, until it answers false.
+    fn scan(
+        &self,
+        direction: LogDirection,
+        from: u64,
+        to: u64,
+        mut visit: impl FnMut(&[u8]) -> bool,
+    ) -> io::Result<()> {
+        let mut segments = self.locked().segments.clone();
+        segments.truncate(segments.partition_point(|segment| segment.first <= to));
+        // The segment before the first later one may reach into the range.
+        segments.drain(..segments.partition_point(|segment| segment.first <= from).saturating_sub(1));
+        if direction == LogDirection::Backward {
+            segments.reverse();
+        }
+        for segment in segments {
+            let Some(mut reader) = Reader::open(&segment.path(&self.folder), segment.bytes)? else {
+                continue;
+            };
+            let start = if segment.first >= from { 0 } else { reader.seek(from)? };
+            let end = to.checked_add(1).map_or(Ok(segment.bytes), |next| reader.seek(next))?;
+            if !reader.lines(direction, start, end, &mut visit)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Cuts a torn line off a segment's end; answers time and number of the last whole line, if there is one.
+fn mend(segment: &mut Segment, folder: &Path) -> io::Result<Option<(Timestamp, u64)>> {
+    let path = segment.path(folder);
+    let Some(mut reader) = Reader::open(&path, segment.bytes)? else { return Ok(None) };
+    let whole = reader.whole_bytes()?;
+    if whole < segment.bytes {
+        OpenOptions::new().write(true).open(&path)?.set_len(whole)?;
+        segment.bytes = whole;
+    }
+    let mut last = None;
+    reader.lines(LogDirection::Backward, 0, whole, |line| {
+        last = RawLine::parse(line).and_then(|line| {
+            let number = line.sequence()?;
+            Some((line.into_line(&mut Names::default())?.at, number))
+        });
+        last.is_none()
+    })?;
+    Ok(last)
+}

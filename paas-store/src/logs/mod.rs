@@ -1,0 +1,197 @@
+//! The log store on plain files.
+
+mod app;
+mod line;
+mod segment;
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use paas_core::error::{self, Result};
+use paas_core::{AppId, Clock, Error, InstanceName, Kind, LogPage, LogQuery, LogStore, NewLogLine};
+use tokio::sync::{OnceCell, Semaphore};
+
+use app::AppLog;
+
+/// How many appends and reads use files at once: the bound of open files, too.
+const CONCURRENCY: usize = 16;
+
+/// Settings of a [`FileLogStore`].
+#[derive(Clone, Debug)]
+pub struct FileLogOptions {
+    /// How many bytes of an app's lines are kept; a segment more may be there.
+    pub max_bytes: u64,
+    /// How long an app's lines are kept. They leave by segments, when later lines come.
+    pub max_age: Duration,
+    /// After how many bytes a new segment begins.
+    pub segment_bytes: u64,
+}
+
+impl Default for FileLogOptions {
+    /// 200 MiB and 30 days, in segments of 8 MiB.
+    fn default() -> Self {
+        Self {
+            max_bytes: 200 * 1024 * 1024,
+            max_age: Duration::from_secs(30 * 24 * 60 * 60),
+            segment_bytes: 8 * 1024 * 1024,
+        }
+    }
+}
+
+type Cell = Arc<OnceCell<Arc<AppLog>>>;
+
+/// A [`LogStore`] in plain files: a folder for each app, in it segments of lines in the order of time.
+///
+/// # Flow
+/// An append writes its lines at the end of the newest segment, and begins another where that is full. A read finds
+/// its place by the segments' names and by halving, and goes on from there.
+///
+/// # Guarantees
+/// - An append is in the operating system's hands when it returns: it survives this process, not a loss of power.
+/// - Appends to one app wait for each other, those to different apps do not; reads wait for neither.
+/// - A line that a crash tore is cut off when its app is next used.
+///
+/// # Assumptions
+/// One process appends to a folder. The files hold what the apps print: they can be read by their owner only.
+#[derive(Debug)]
+pub struct FileLogStore {
+    root: PathBuf,
+    options: FileLogOptions,
+    clock: Arc<dyn Clock>,
+    apps: Mutex<BTreeMap<AppId, Cell>>,
+    permits: Arc<Semaphore>,
+}
+
+impl FileLogStore {
+    /// A store in the folder `root`, which is made if it is missing. Lines without a time get that of `clock`.
+    ///
+    /// # Errors
+    /// `Unavailable` when the folder can't be made.
+    pub async fn open(root: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::open_with(root, FileLogOptions::default(), clock).await
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(
+        root: impl AsRef<Path>,
+        options: FileLogOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let root = root.as_ref().to_owned();
+        let permits = Arc::new(Semaphore::new(CONCURRENCY));
+        let store = Self { root: root.clone(), options, clock, apps: Mutex::default(), permits };
+        let make = move || DirBuilder::new().recursive(true).mode(0o700).create(&root);
+        store.off_the_runtime("logs.open", make).await?;
+        Ok(store)
+    }
+
+    /// The app's files, looked through at the first use.
+    async fn app(&self, operation: &'static str, app: &AppId) -> Result<Arc<AppLog>> {
+        let cell = Arc::clone(self.locked().entry(app.clone()).or_default());
+        let load = || {
+            let (folder, options) = (self.root.join(app.as_str()), self.options.clone());
+            self.off_the_runtime(operation, move || AppLog::load(folder, options).map(Arc::new))
+        };
+        cell.get_or_try_init(load).await.cloned()
+    }
+
+    /// Does file work on a blocking thread, at most [`CONCURRENCY`] at once. It runs to its end even when the caller
+    /// is gone.
+    async fn off_the_runtime<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(error::map(operation))?;
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        task.await.map_err(error::map(operation))?.map_err(|cause| unavailable(operation, cause))
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<AppId, Cell>> {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unavailable(operation: &'static str, cause: io::Error) -> Error {
+    let error = Error::new(Kind::Unavailable, operation, "the log files can't be used");
+    error.hint("check that the disk is not full and the folder belongs to the server").source(cause)
+}
+
+#[async_trait]
+impl LogStore for FileLogStore {
+    async fn append(&self, app: &AppId, lines: Vec<NewLogLine>) -> Result<()> {
+        const OPERATION: &str = "logs.append";
+        if lines.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let log = self.app(OPERATION, app).await?;
+            let writing = Arc::clone(&log.writing).lock_owned().await;
+            if writing.is_removed {
+                continue;
+            }
+            let now = self.clock.now();
+            let append = move || {
+                let _writing = writing;
+                log.append(lines, now)
+            };
+            return self.off_the_runtime(OPERATION, append).await;
+        }
+    }
+
+    async fn read(&self, query: &LogQuery) -> Result<LogPage> {
+        const OPERATION: &str = "logs.read";
+        let (log, query) = (self.app(OPERATION, &query.app).await?, query.clone());
+        self.off_the_runtime(OPERATION, move || log.read(&query)).await
+    }
+
+    async fn wait(&self, app: &AppId, after: Option<Timestamp>) -> Result<()> {
+        loop {
+            // Only the receiver is kept: it tells when the app is removed.
+            let mut newest = self.app("logs.wait", app).await?.subscribe();
+            if newest.wait_for(|newest| newest.is_some() && *newest > after).await.is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn last_of(&self, app: &AppId, instance: &InstanceName) -> Result<Option<Timestamp>> {
+        const OPERATION: &str = "logs.last_of";
+        let (log, instance) = (self.app(OPERATION, app).await?, instance.clone());
+        self.off_the_runtime(OPERATION, move || log.last_of(&instance)).await
+    }
+
+    async fn remove(&self, app: &AppId) -> Result<()> {
+        const OPERATION: &str = "logs.remove";
+        let log = self.app(OPERATION, app).await?;
+        let mut writing = Arc::clone(&log.writing).lock_owned().await;
+        if writing.is_removed {
+            return Ok(());
+        }
+        let removed = Arc::clone(&log);
+        let remove = move || {
+            let result = removed.remove();
+            writing.is_removed = result.is_ok();
+            result
+        };
+        self.off_the_runtime(OPERATION, remove).await?;
+        let mut apps = self.locked();
+        if apps.get(app).and_then(|cell| cell.get()).is_some_and(|known| Arc::ptr_eq(known, &log)) {
+            apps.remove(app);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! Opening a database file, for this process alone.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use paas_core::{Agenda, Work};
+use rusqlite::{Connection, OpenFlags};
+
+use super::convert::{Class, Owner, Time};
+use super::failure::{OpenFailure, Result};
+use super::{SqliteOptions, schema};
+
+/// 3.51.3: older ones can lose committed data when the write-ahead log is reset.
+const OLDEST_SQLITE: i32 = 3_051_003;
+/// Only the owner reads or writes what the platform keeps.
+const MODE: u32 = 0o600;
+/// The write-ahead log goes into the file when it has this many pages: often enough to stay small, seldom enough
+/// to cost little.
+const CHECKPOINT_PAGES: u32 = 8_000;
+/// What is left of a large write-ahead log, in bytes.
+const LOG_BYTES: u32 = 64 * 1024 * 1024;
+
+/// An open file: the only connection that writes, others that read, and the lock that keeps everybody else out.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) writer: Connection,
+    pub(super) readers: Vec<Connection>,
+    pub(super) agenda: Agenda,
+    pub(super) lock: File,
+}
+
+pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(OpenFailure::OldLibrary(rusqlite::version()));
+    }
+    let lock = owned_file(&beside(path, ".lock"))?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => OpenFailure::Locked,
+        TryLockError::Error(error) => OpenFailure::File(error),
+    })?;
+    // SQLite gives the files beside it the same mode.
+    drop(owned_file(path)?);
+    let mut writer = connect(path)?;
+    writer.pragma_update(None, "journal_mode", "wal")?;
+    writer.pragma_update(None, "synchronous", "full")?;
+    writer.pragma_update(None, "foreign_keys", true)?;
+    writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    writer.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
+    if let Some(bytes) = options.max_bytes {
+        let page: u64 = writer.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        writer.pragma_update(
+            None,
+            "max_page_count",
+            i64::try_from(bytes / page.max(1)).unwrap_or(i64::MAX),
+        )?;
+    }
+    schema::migrate(&mut writer)?;
+    let agenda = load(&writer)?;
+    let readers = (0..options.readers.max(1)).map(|_| reader(path)).collect::<Result<_>>()?;
+    Ok(Opened { writer, readers, agenda, lock })
+}
+
+fn owned_file(path: &Path) -> Result<File> {
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o777 != MODE {
+        fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+    }
+    Ok(file)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    // Each connection stays on one thread at a time: SQLite need not lock it.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    // Only this process has it open: what is busy is a checkpoint, for a moment.
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+fn reader(path: &Path) -> Result<Connection> {
+    let connection = connect(path)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// The work that is due or was held when the last process ended: its leases ended with it.
+fn load(writer: &Connection) -> Result<Agenda> {
+    writer.execute("UPDATE counters SET value = value + 1 WHERE name = 'opened'", [])?;
+    let opened: u32 =
+        writer.query_row("SELECT value FROM counters WHERE name = 'opened'", [], |row| row.get(0))?;
+    // Above every fence of an earlier process, without a write for each claim.
+    let mut agenda = Agenda::new(u64::from(opened) << 32);
+    let mut statement =
+        writer.prepare("SELECT key, scope, class, due_at, again_class, again_at FROM work")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (Ok(Owner(scope)), Ok(Class(class)), Ok(again)) =
+            (row.get(1), row.get(2), row.get::<_, Option<Class>>(4))
+        else {
+            return Err(OpenFailure::UnknownWork);
+        };
+        let again = again.map(|Class(class)| row.get(5).map(|Time(at)| (class, at))).transpose()?;
+        let work = Work::new(scope, class, row.get::<_, Time>(3)?.0, again);
+        agenda.restore(&row.get::<_, String>(0)?, Some(work));
+    }
+    Ok(agenda)
+}
