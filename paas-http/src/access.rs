@@ -52,8 +52,13 @@ impl Access {
     pub(crate) fn is_granted(&self, request: &http::request::Parts) -> bool {
         let mut values = request.headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return false };
-        let Some((scheme, token)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else { return false };
-        let difference = digest(token.trim()).iter().zip(self.0.digest).fold(0, |sum, (ours, theirs)| sum | (ours ^ theirs));
+        let Some((scheme, token)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else {
+            return false;
+        };
+        let difference = digest(token.trim())
+            .iter()
+            .zip(self.0.digest)
+            .fold(0, |sum, (ours, theirs)| sum | (ours ^ theirs));
         scheme.eq_ignore_ascii_case("bearer") && difference == 0
     }
 
@@ -83,11 +88,17 @@ fn digest(token: &str) -> [u8; 32] {
 }
 
 /// Answers 401 without the token, and 429 to those who keep trying.
-pub(crate) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Result<Response, Problem> {
+pub(crate) async fn guard(
+    State(access): State<Access>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     // A token in an address ends up in logs and histories: nobody should get used to it.
     let is_in_query = parts.uri.query().is_some_and(|query| {
-        query.split('&').any(|pair| matches!(pair.split('=').next(), Some("token" | "access_token" | "api_key")))
+        query
+            .split('&')
+            .any(|pair| matches!(pair.split('=').next(), Some("token" | "access_token" | "api_key")))
     });
     if access.is_granted(&parts) && !is_in_query {
         return Ok(next.run(Request::from_parts(parts, body)).await);

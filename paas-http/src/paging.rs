@@ -70,7 +70,11 @@ pub(crate) struct Page<T> {
 }
 
 impl<T> Page<T> {
-    pub(crate) fn of<Item>(page: paas_core::Page<Item>, limit: usize, convert: impl FnMut(Item) -> T) -> Self {
+    pub(crate) fn of<Item>(
+        page: paas_core::Page<Item>,
+        limit: usize,
+        convert: impl FnMut(Item) -> T,
+    ) -> Self {
         let next_cursor = page.next.as_ref().map(encode);
         Self { items: page.items.into_iter().map(convert).collect(), next_cursor, limit }
     }

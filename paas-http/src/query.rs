@@ -17,11 +17,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self> {
-        Query::try_from_uri(&parts.uri).map(|Query(parameters)| Self(parameters)).map_err(|rejection: QueryRejection| {
-            let detail = rejection.body_text();
-            let detail = detail.rsplit_once("query string: ").map_or(detail.as_str(), |(_, detail)| detail);
-            Problem::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail)
-        })
+        Query::try_from_uri(&parts.uri).map(|Query(parameters)| Self(parameters)).map_err(
+            |rejection: QueryRejection| {
+                let detail = rejection.body_text();
+                let detail =
+                    detail.rsplit_once("query string: ").map_or(detail.as_str(), |(_, detail)| detail);
+                Problem::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail)
+            },
+        )
     }
 }
 
@@ -34,7 +37,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         // Bytes that are no text name nothing.
-        let text = Path::<String>::from_request_parts(parts, state).await.map_or(String::new(), |Path(text)| text);
+        let text =
+            Path::<String>::from_request_parts(parts, state).await.map_or(String::new(), |Path(text)| text);
         Ok(Self(text))
     }
 }

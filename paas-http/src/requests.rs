@@ -62,5 +62,9 @@ pub(crate) async fn nothing_here() -> Problem {
 
 /// The path is right, the method is not.
 pub(crate) async fn wrong_method() -> Problem {
-    Problem::of_request(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address has no such method")
+    Problem::of_request(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this address has no such method",
+    )
 }

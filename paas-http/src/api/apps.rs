@@ -26,7 +26,10 @@ use crate::router::Frontend;
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn check_name(State(frontend): State<Frontend>, Segment(name): Segment) -> Result<axum::Json<NameCheck>> {
+pub(crate) async fn check_name(
+    State(frontend): State<Frontend>,
+    Segment(name): Segment,
+) -> Result<axum::Json<NameCheck>> {
     let check = frontend.apps().check_name(&name).await?;
     Ok(axum::Json(NameCheck::of(name, check)))
 }
@@ -43,7 +46,10 @@ pub(crate) async fn check_name(State(frontend): State<Frontend>, Segment(name): 
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(State(frontend): State<Frontend>, Parameters(paging): Parameters<Paging>) -> Result<Page<App>> {
+pub(crate) async fn list(
+    State(frontend): State<Frontend>,
+    Parameters(paging): Parameters<Paging>,
+) -> Result<Page<App>> {
     let limit = paging.limit();
     let page = frontend.apps().list(limit, paging.cursor()?).await?;
     Ok(Page::of(page, limit, App::from))
@@ -144,7 +150,8 @@ fn entity_tag(version: u64) -> HeaderValue {
 
 /// The version that the caller expects. Of several the newest: an app only ever had versions up to its present one.
 fn expected_version(headers: &HeaderMap) -> Result<Option<u64>> {
-    let mut tags = headers.get_all(IF_MATCH).iter().flat_map(|value| value.to_str().unwrap_or("").split(',')).peekable();
+    let mut tags =
+        headers.get_all(IF_MATCH).iter().flat_map(|value| value.to_str().unwrap_or("").split(',')).peekable();
     if tags.peek().is_none() {
         return Ok(None);
     }
@@ -191,7 +198,10 @@ async fn accept(handle: paas_core::Result<DeploymentHandle>) -> Result<Response>
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn status(State(frontend): State<Frontend>, Segment(app): Segment) -> Result<axum::Json<AppStatus>> {
+pub(crate) async fn status(
+    State(frontend): State<Frontend>,
+    Segment(app): Segment,
+) -> Result<axum::Json<AppStatus>> {
     Ok(axum::Json(frontend.apps().get(app.as_str()).await?.into()))
 }
 

@@ -242,8 +242,12 @@ impl AppPatch {
             port: self.port.map(port).transpose()?,
             env,
             visibility: self.visibility.map(|wanted| wanted.map(Into::into).unwrap_or_default()),
-            resources: self.resources.map_or_else(ResourceChanges::default, |patch| patch.map_or_else(all_resources, Into::into)),
-            health_check: self.health_check.map_or_else(HealthCheckChanges::default, |patch| patch.map_or_else(all_health, Into::into)),
+            resources: self
+                .resources
+                .map_or_else(ResourceChanges::default, |patch| patch.map_or_else(all_resources, Into::into)),
+            health_check: self
+                .health_check
+                .map_or_else(HealthCheckChanges::default, |patch| patch.map_or_else(all_health, Into::into)),
         })
     }
 }

@@ -132,7 +132,9 @@ impl From<Output> for StepOutput {
             Output::Planned { recipe, reasons, port, .. } => {
                 Self { recipe: Some(recipe), reasons, port: port.map(paas_core::Port::number), ..none }
             }
-            Output::Built { image, cached } => Self { image: Some(image.digest), cached: Some(cached), ..none },
+            Output::Built { image, cached } => {
+                Self { image: Some(image.digest), cached: Some(cached), ..none }
+            }
             Output::Started { instance, port } => {
                 Self { instance: Some(instance.name.to_string()), port: Some(port.number()), ..none }
             }
@@ -153,8 +155,12 @@ impl From<Output> for StepOutput {
 impl From<Recorded> for Event {
     fn from(recorded: Recorded) -> Self {
         let at = recorded.at;
-        let event =
-            Self { version: recorded.version, position: recorded.position.0, at: Some(at), ..Self::default() };
+        let event = Self {
+            version: recorded.version,
+            position: recorded.position.0,
+            at: Some(at),
+            ..Self::default()
+        };
         let problem = |failure, step: CoreStep| Some(failed_at(failure, Some(step.into()), Some(at)));
         match recorded.event {
             paas_core::Event::Accepted { kind, .. } => {
@@ -190,9 +196,11 @@ impl From<Recorded> for Event {
                 match outcome {
                     Outcome::Succeeded => Self { outcome: Some(EventOutcome::Succeeded), ..event },
                     Outcome::Cancelled => Self { outcome: Some(EventOutcome::Cancelled), ..event },
-                    Outcome::Superseded { by } => {
-                        Self { outcome: Some(EventOutcome::Superseded), superseded_by: Some(by.into()), ..event }
-                    }
+                    Outcome::Superseded { by } => Self {
+                        outcome: Some(EventOutcome::Superseded),
+                        superseded_by: Some(by.into()),
+                        ..event
+                    },
                     Outcome::Failed { step, failure } => Self {
                         outcome: Some(EventOutcome::Failed),
                         step: Some(step.into()),

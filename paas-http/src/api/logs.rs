@@ -135,7 +135,8 @@ fn moment(name: &'static str, text: &str, now: Timestamp) -> Result<Timestamp> {
         }
     });
     relative.unwrap_or_else(|| text.parse().ok()).ok_or_else(|| {
-        let detail = format!("{name} must be `now`, `now-1h` or a time such as 2026-01-01T00:00:00.123456789Z");
+        let detail =
+            format!("{name} must be `now`, `now-1h` or a time such as 2026-01-01T00:00:00.123456789Z");
         Problem::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail).field(name)
     })
 }
@@ -358,7 +359,8 @@ fn answer(uri: &Uri, headers: &HeaderMap, query: &LogQuery, page: paas_core::Log
     let next = next_cursor.as_ref().map(|cursor| next_reference(uri, cursor));
     let last_header = last_timestamp.as_deref().and_then(|at| HeaderValue::from_str(at).ok());
     let mut response = match Form::accepted(headers) {
-        Form::Json => axum::Json(LogPage { items, last_timestamp, next_cursor, has_more: page.has_more }).into_response(),
+        Form::Json => axum::Json(LogPage { items, last_timestamp, next_cursor, has_more: page.has_more })
+            .into_response(),
         Form::Lines => ([(CONTENT_TYPE, "application/x-ndjson")], json_lines(&items)).into_response(),
         Form::Text => ([(CONTENT_TYPE, "text/plain; charset=utf-8")], plain(&items)).into_response(),
     };
@@ -373,7 +375,11 @@ fn answer(uri: &Uri, headers: &HeaderMap, query: &LogQuery, page: paas_core::Log
 
 /// The same address with another cursor.
 fn next_reference(uri: &Uri, cursor: &str) -> String {
-    let others = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let others = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
     let mut reference = String::from("?");
     for pair in others {
         reference.push_str(pair);
@@ -394,7 +400,8 @@ impl Form {
     /// The first form that the caller names; JSON for those who name none of ours.
     fn accepted(headers: &HeaderMap) -> Self {
         let ranges = headers.get_all(ACCEPT).iter().flat_map(|value| value.to_str().unwrap_or("").split(','));
-        let essences = ranges.map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        let essences =
+            ranges.map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         essences
             .filter_map(|essence| match essence.as_str() {
                 "application/json" => Some(Self::Json),
@@ -448,7 +455,17 @@ mod tests {
         assert_eq!(read("now-1h").as_deref(), Some("2026-01-01T23:00:00.5Z"));
         assert_eq!(read("now-1d").as_deref(), Some("2026-01-01T00:00:00.5Z"));
         assert_eq!(read("2026-01-01T00:00:00.123456789Z").as_deref(), Some("2026-01-01T00:00:00.123456789Z"));
-        for bad in ["", "now-", "now-h", "now-1w", "now+1h", "now-99999999999d", "now-4294967295d", "now-é", "yesterday"] {
+        for bad in [
+            "",
+            "now-",
+            "now-h",
+            "now-1w",
+            "now+1h",
+            "now-99999999999d",
+            "now-4294967295d",
+            "now-é",
+            "yesterday",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

@@ -127,7 +127,12 @@ fn exposition(load: Load, streams: usize, samples: &[CallSample]) -> String {
     text
 }
 
-fn write_exposition(out: &mut String, load: Load, streams: usize, samples: &[CallSample]) -> std::fmt::Result {
+fn write_exposition(
+    out: &mut String,
+    load: Load,
+    streams: usize,
+    samples: &[CallSample],
+) -> std::fmt::Result {
     writeln!(out, "# HELP paas_work_due Operations that wait for a worker or a build slot, or have one.")?;
     writeln!(out, "# TYPE paas_work_due gauge")?;
     writeln!(out, "paas_work_due{{class=\"operation\"}} {}", load.operations)?;
@@ -140,7 +145,11 @@ fn write_exposition(out: &mut String, load: Load, streams: usize, samples: &[Cal
     for sample in samples {
         let labels = format!("operation=\"{}\",outcome=\"{}\"", sample.operation, sample.outcome.as_str());
         for (bound, count) in sample.buckets {
-            writeln!(out, "paas_call_duration_seconds_bucket{{{labels},le=\"{}\"}} {count}", bound.as_secs_f64())?;
+            writeln!(
+                out,
+                "paas_call_duration_seconds_bucket{{{labels},le=\"{}\"}} {count}",
+                bound.as_secs_f64()
+            )?;
         }
         writeln!(out, "paas_call_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}", sample.count)?;
         writeln!(out, "paas_call_duration_seconds_sum{{{labels}}} {}", sample.total.as_secs_f64())?;
