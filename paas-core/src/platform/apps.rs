@@ -77,6 +77,19 @@ pub struct Created {
     pub deployment: Option<DeploymentHandle>,
 }
 
+impl Created {
+    /// The app's first deployment.
+    ///
+    /// # Errors
+    /// `Conflict` when the app was created without deploying it.
+    pub fn first_deployment(&self) -> Result<DeploymentHandle> {
+        self.deployment.clone().ok_or_else(|| {
+            Error::new(Kind::Conflict, "apps.first_deployment", "the app was created without deploying it")
+                .hint("deploy it, or leave out `without_deploying`")
+        })
+    }
+}
+
 /// A changed app, and what the change set off.
 #[derive(Clone, Debug)]
 pub struct Updated {
