@@ -14,6 +14,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::access::{Access, guard};
+use crate::api::deployments::Goal;
+use crate::api::types::{LogDirection, LogSource};
 use crate::api::{apps, deployments, logs, operations};
 use crate::requests::{identify, nothing_here, refuse_unknown_parameters, wrong_method};
 use crate::streams::{StreamEnd, Streams};
@@ -85,7 +87,7 @@ impl FromRef<Frontend> for Arc<dyn Clock> {
                        words that they do not know: more will come.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
-    components(schemas(StreamEnd)),
+    components(schemas(StreamEnd, Goal, LogDirection, LogSource)),
     security(("token" = [])),
     modifiers(&BearerToken),
 )]

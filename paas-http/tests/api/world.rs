@@ -152,7 +152,11 @@ impl World {
     ) -> Answer {
         let (head, body) = self.open(method, path, headers, body).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: head.status, headers: head.headers, text: String::from_utf8(bytes.into()).unwrap() }
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
     }
 
     /// With the token.
