@@ -35,8 +35,9 @@ async fn main() -> Outcome<()> {
         git.allow_push(APP).await?;
     }
     let (mut server, api) = start_server(&data).await?;
+    let repository = git.url(APP).to_string();
     let shown = tokio::select! {
-        shown = show(&api, git.url(APP).as_str()) => shown,
+        shown = show(&api, &repository) => shown,
         _ = server.wait() => Err("the server ended".into()),
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
