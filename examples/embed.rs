@@ -5,6 +5,8 @@
 //! ```
 //! Without an address it deploys the static site of this repository from a git server of its own.
 
+#![allow(clippy::print_stdout)] // it talks to people
+
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -26,7 +28,11 @@ async fn main() -> Result<()> {
     let engine = DockerEngine::connect(&Context::new(clock.clone()), "embed").await?;
     let egress = EgressPolicy::default().allowing("127.0.0.1");
     let git = GitOptions { egress: egress.clone(), ..GitOptions::default() };
-    let bases = BaseImages::new([("python:3.11", "paas/python:3.11"), ("node:20", "paas/node:20"), ("static", "paas/static:1")])?;
+    let bases = BaseImages::new([
+        ("python:3.11", "paas/python:3.11"),
+        ("node:20", "paas/node:20"),
+        ("static", "paas/static:1"),
+    ])?;
     let platform = Platform::builder()
         .clock(clock.clone())
         .store(Arc::new(SqliteStore::open(folder.join("state.db"), clock.clone()).await?))
