@@ -91,7 +91,9 @@ async fn what_keeps_it_from_starting_is_said() {
     let error = start(taken).await.unwrap_err();
     assert!(error.message().contains(&server.address().to_string()) && error.hinted().is_some(), "{error}");
 
-    let mut bad_name = config(other.path());
+    // The one that failed may still be closing its files.
+    let third = tempfile::tempdir().unwrap();
+    let mut bad_name = config(third.path());
     bad_name.installation = "Not a name".to_owned();
     assert_eq!(start(bad_name).await.unwrap_err().kind(), Kind::Invalid);
 
