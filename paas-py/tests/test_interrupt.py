@@ -5,9 +5,9 @@ import threading
 from types import FrameType
 
 import pytest
-from support import REPOSITORY, push_slow, until_built
 
 import paas
+from support import REPOSITORY, push_slow, until_built
 
 
 def test_a_blocking_wait_is_interrupted_and_the_deployment_goes_on(platform: paas.Platform) -> None:

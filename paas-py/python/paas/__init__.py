@@ -1,4 +1,4 @@
-"""An embeddable platform-as-a-service: a git repository goes in, a verified live URL comes out, durably.
+"""An embeddable platform-as-a-service: a git repository goes in, a verified live URL comes out.
 
 Every call that waits exists twice: ``x()`` blocks, ``x_async()`` is awaited. Nothing that was accepted depends on
 being watched: an interrupted wait, a cancelled task or a forgotten object leaves the deployment alone.

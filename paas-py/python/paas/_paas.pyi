@@ -2,7 +2,7 @@ from asyncio import Future
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
-from types import EllipsisType, TracebackType
+from types import EllipsisType, GenericAlias, TracebackType
 from typing import Generic, Self, TypeVar, final
 
 from paas.errors import PaasError
@@ -238,6 +238,7 @@ class LogLine:
 
 @final
 class Stream(Generic[_Item]):
+    def __class_getitem__(cls, key: object, /) -> GenericAlias: ...
     def __iter__(self) -> Iterator[_Item]: ...
     def __next__(self) -> _Item: ...
     def __aiter__(self) -> AsyncIterator[_Item]: ...
