@@ -1,5 +1,32 @@
 //! An embeddable platform-as-a-service engine: a git repository goes in, a verified live URL comes out, durably.
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//!
+//! ```
+//! use std::sync::Arc;
+//! use paas_core::memory::MemoryGit;
+//! use paas_core::{NewApp, Platform};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> paas_core::Result<()> {
+//! let repository = "https://git.example.com/team/hello.git";
+//! let git = Arc::new(MemoryGit::new());
+//! git.commit(&repository.parse()?, &"main".parse()?, [("index.html", "<h1>Hello</h1>")]);
+//!
+//! let platform = Platform::builder().git(git).start().await?;
+//! let created = platform.apps().create(NewApp::new("hello", repository)?).await?;
+//! let deployment = created.first_deployment()?.outcome().await?;
+//! assert_eq!(deployment.release, Some(paas_core::ReleaseNumber(1)));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it fits together
+//! [`Platform`] is what programs call. It works through adapters: [`StateStore`], [`GitProvider`], [`Planner`],
+//! [`ImageBuilder`], [`ContainerRuntime`], [`Ingress`], [`DnsService`] and [`LogStore`]. What is not given to its
+//! builder is in [`memory`]. [`pipeline`] is the pure state machine that every operation follows.
+//!
+//! # Features
+//! `testing`: conformance suites for those who write adapters, seeded faults, the test clock. `mock`: mocks of every
+//! trait.
 
 mod backoff;
 mod clock;
@@ -52,3 +79,8 @@ pub use runtime::*;
 pub use seal::{Keyring, Sealed};
 pub use settings::{AddressPool, Settings};
 pub use store::*;
+
+/// The README's program is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

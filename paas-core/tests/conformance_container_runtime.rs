@@ -1,5 +1,6 @@
 //! The in-memory runtime keeps the promises of every runtime, whoever gives the addresses.
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
 
 mod shared;
 

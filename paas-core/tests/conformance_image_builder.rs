@@ -1,5 +1,6 @@
 //! The in-memory builder keeps the promises of every builder.
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
 
 mod shared;
 

@@ -1,6 +1,7 @@
 //! The platform's promises, on in-memory adapters and paused time.
 
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 mod world;
 

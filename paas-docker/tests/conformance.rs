@@ -1,4 +1,5 @@
 //! Builder and runtime on a real Docker engine keep the promises of every builder and runtime.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
 
 mod shared;
 

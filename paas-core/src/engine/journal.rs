@@ -102,7 +102,7 @@ impl Journal {
             let (events, extra) = make(&self.state, &self.status.value)?;
             match self.try_commit(events, extra).await {
                 Err(error) if error.kind() == Kind::Conflict && error.reason() != Some(FENCED) => {
-                    self.reload().await?
+                    self.reload().await?;
                 }
                 result => return result,
             }

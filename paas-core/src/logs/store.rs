@@ -1,6 +1,8 @@
 //! The trait of log stores.
 
 use std::fmt::Debug;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
@@ -135,28 +137,40 @@ pub trait LogStoreExt: LogStore {
 }
 
 impl<T: LogStore + ?Sized> LogStoreExt for T {
-    fn follow(&self, mut query: LogQuery) -> BoxStream<'_, Result<LogLine>> {
-        query.direction = LogDirection::Forward;
-        let pages = futures::stream::try_unfold((query, false), move |(mut query, waiting)| async move {
-            // A filter may pass nothing for long: wait behind the newest line of the app, not of the filter.
-            if waiting {
-                self.wait(&query.app, query.after).await?;
-            }
-            let newest = newest_time(self, &query.app).await?;
-            let page = self.read(&query).await?;
-            let reached = if page.has_more { page.lines.last().map(|line| line.at) } else { newest };
-            let last = page.lines.last().map(|line| line.at);
-            query.after = query.after.max(reached).max(last);
-            Ok(Some((page.lines, (query, !page.has_more))))
-        });
-        pages
-            .map(|page: Result<Vec<LogLine>>| match page {
-                Ok(lines) => futures::stream::iter(lines.into_iter().map(Ok).collect::<Vec<_>>()),
-                Err(error) => futures::stream::iter(vec![Err(error)]),
-            })
-            .flatten()
-            .boxed()
+    fn follow(&self, query: LogQuery) -> BoxStream<'_, Result<LogLine>> {
+        follow(self, query)
     }
+}
+
+/// [`LogStoreExt::follow`] for those who keep the stream longer than a reference to the store.
+pub fn follow_logs(store: Arc<dyn LogStore>, query: LogQuery) -> BoxStream<'static, Result<LogLine>> {
+    follow(store, query)
+}
+
+fn follow<'a, S>(store: S, mut query: LogQuery) -> BoxStream<'a, Result<LogLine>>
+where
+    S: Deref<Target: LogStore> + Clone + Send + Sync + 'a,
+{
+    query.direction = LogDirection::Forward;
+    let pages = futures::stream::try_unfold((store, query, false), |(store, mut query, waiting)| async move {
+        // A filter may pass nothing for long: wait behind the newest line of the app, not of the filter.
+        if waiting {
+            store.wait(&query.app, query.after).await?;
+        }
+        let newest = newest_time(&*store, &query.app).await?;
+        let page = store.read(&query).await?;
+        let reached = if page.has_more { page.lines.last().map(|line| line.at) } else { newest };
+        let last = page.lines.last().map(|line| line.at);
+        query.after = query.after.max(reached).max(last);
+        Ok(Some((page.lines, (store, query, !page.has_more))))
+    });
+    pages
+        .map(|page: Result<Vec<LogLine>>| match page {
+            Ok(lines) => futures::stream::iter(lines.into_iter().map(Ok).collect::<Vec<_>>()),
+            Err(error) => futures::stream::iter(vec![Err(error)]),
+        })
+        .flatten()
+        .boxed()
 }
 
 async fn newest_time<T: LogStore + ?Sized>(store: &T, app: &AppId) -> Result<Option<Timestamp>> {

@@ -273,7 +273,7 @@ impl State {
             }
             (Step::Plan, Output::Planned { port, .. }) => self.outputs.planned_port = *port,
             (Step::Build, Output::Built { image, cached }) => {
-                self.outputs.built = Some((image.clone(), *cached))
+                self.outputs.built = Some((image.clone(), *cached));
             }
             (Step::Start, Output::Started { instance, port }) => {
                 self.outputs.started = Some((instance.clone(), *port));

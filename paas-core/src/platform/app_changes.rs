@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{
-    AppName, CommitId, Env, EnvName, GitRef, GitUrl, HealthCheck, Port, Resources, RootDirectory, Secret,
-    Visibility,
+    AppName, CommitId, Env, EnvName, GitRef, GitUrl, HealthCheck, HealthCheckKind, Port, Resources,
+    RootDirectory, Secret, Visibility,
 };
 use crate::error::Result;
 
@@ -145,16 +145,86 @@ pub struct AppChanges {
     /// Who can reach it.
     pub visibility: Option<Visibility>,
     /// What its containers may use.
-    pub resources: Option<Resources>,
+    pub resources: ResourceChanges,
     /// When they count as healthy.
-    pub health_check: Option<HealthCheck>,
+    pub health_check: HealthCheckChanges,
 }
 
-impl AppChanges {
-    pub(super) fn validate(&self) -> Result<()> {
-        if let Some(resources) = &self.resources {
-            resources.validate()?;
+/// Changes of what containers may use: what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResourceChanges {
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// CPU time in thousandths of a core.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+impl ResourceChanges {
+    /// What the changes make of `before`.
+    #[must_use]
+    pub fn applied_to(self, before: Resources) -> Resources {
+        Resources {
+            memory_bytes: self.memory_bytes.unwrap_or(before.memory_bytes),
+            cpu_millis: self.cpu_millis.unwrap_or(before.cpu_millis),
+            pids: self.pids.unwrap_or(before.pids),
         }
-        self.health_check.as_ref().map_or(Ok(()), HealthCheck::validate)
     }
+}
+
+/// A change to all of it.
+impl From<Resources> for ResourceChanges {
+    fn from(wanted: Resources) -> Self {
+        Self {
+            memory_bytes: Some(wanted.memory_bytes),
+            cpu_millis: Some(wanted.cpu_millis),
+            pids: Some(wanted.pids),
+        }
+    }
+}
+
+/// Changes of when an instance counts as healthy: what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthCheckChanges {
+    /// What is asked.
+    pub check: Option<HealthCheckKind>,
+    /// How long one probe may take.
+    pub timeout_seconds: Option<u32>,
+    /// How long an instance may take to become healthy.
+    pub grace_seconds: Option<u32>,
+}
+
+impl HealthCheckChanges {
+    /// What the changes make of `before`.
+    #[must_use]
+    pub fn applied_to(&self, before: &HealthCheck) -> HealthCheck {
+        HealthCheck {
+            check: self.check.as_ref().unwrap_or(&before.check).clone(),
+            timeout_seconds: self.timeout_seconds.unwrap_or(before.timeout_seconds),
+            grace_seconds: self.grace_seconds.unwrap_or(before.grace_seconds),
+        }
+    }
+}
+
+/// A change to all of it.
+impl From<HealthCheck> for HealthCheckChanges {
+    fn from(wanted: HealthCheck) -> Self {
+        Self {
+            check: Some(wanted.check),
+            timeout_seconds: Some(wanted.timeout_seconds),
+            grace_seconds: Some(wanted.grace_seconds),
+        }
+    }
+}
+
+/// What a change of an app sets off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangeEffects {
+    /// It is deployed anew: another source.
+    pub redeploy: bool,
+    /// A fresh instance of the same release replaces the running one.
+    pub restart: bool,
+    /// Its host begins or ceases to lead to it.
+    pub dns: bool,
 }

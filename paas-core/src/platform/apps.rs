@@ -4,13 +4,12 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 
 use super::accept::{Parts, Request, changed_meanwhile, no_such_app};
-use super::{AppChanges, DeployOptions, DeploymentHandle, NewApp, Platform};
+use super::{AppChanges, ChangeEffects, DeployOptions, DeploymentHandle, NewApp, Platform};
 use crate::domain::{
     App, AppId, AppName, AppState, AppStatus, Config, Deployment, DeploymentId, DesiredState, Env, Host,
     OperationKind, OrgId, Release, ReleaseNumber, Source,
 };
 use crate::error::{Error, Kind, Result};
-use crate::logs::{LogPage, LogQuery, LogStore};
 use crate::pipeline::{Event, Recorded, shown_state};
 use crate::records::{self, PageOptions, Versioned};
 use crate::store::{Cursor, Expect, IndexRange, Page, Position, Scope, StreamId};
@@ -78,6 +77,19 @@ pub struct Created {
     pub deployment: Option<DeploymentHandle>,
 }
 
+impl Created {
+    /// The app's first deployment.
+    ///
+    /// # Errors
+    /// `Conflict` when the app was created without deploying it.
+    pub fn first_deployment(&self) -> Result<DeploymentHandle> {
+        self.deployment.clone().ok_or_else(|| {
+            Error::new(Kind::Conflict, "apps.first_deployment", "the app was created without deploying it")
+                .hint("deploy it, or leave out `without_deploying`")
+        })
+    }
+}
+
 /// A changed app, and what the change set off.
 #[derive(Clone, Debug)]
 pub struct Updated {
@@ -85,6 +97,8 @@ pub struct Updated {
     pub app: Versioned<App>,
     /// The operation that brings the change to what runs, where one is needed.
     pub deployment: Option<DeploymentHandle>,
+    /// What that operation does.
+    pub effects: ChangeEffects,
 }
 
 /// Whether a name can be had.
@@ -229,8 +243,9 @@ impl Apps {
     /// The org's apps, oldest first.
     ///
     /// # Errors
-    /// The store's.
+    /// `Invalid` with the code `cursor` for a cursor that is not from this list; the store's.
     pub async fn list(&self, limit: usize, cursor: Option<Cursor>) -> Result<Page<AppView>> {
+        check_cursor(cursor.as_ref(), |cursor| cursor.value == cursor.id && cursor.id.parse::<AppId>().is_ok())?;
         let options = PageOptions { descending: false, limit, cursor };
         let page: Page<Versioned<App>> =
             self.platform.records().scan(&self.scope(), "id", IndexRange::all(), options).await?;
@@ -268,8 +283,12 @@ impl Apps {
         found.ok_or_else(no_such_app)
     }
 
-    async fn id(&self, app: AppRef) -> Result<AppId> {
-        match app {
+    /// The id that an app is meant by. An id is not looked up: whether there is such an app shows when it is used.
+    ///
+    /// # Errors
+    /// `NotFound` for a name that no app of the org has.
+    pub async fn id_of(&self, app: impl Into<AppRef> + Send) -> Result<AppId> {
+        match app.into() {
             AppRef::Id(id) => Ok(id),
             other => Ok(self.find(other).await?.value.id),
         }
@@ -286,7 +305,6 @@ impl Apps {
         changes: AppChanges,
         expected: Option<u64>,
     ) -> Result<Updated> {
-        changes.validate()?;
         let reference = app.into();
         loop {
             let before = self.find(reference.clone()).await?;
@@ -305,7 +323,7 @@ impl Apps {
         let after = self.apply(&before.value, changes)?;
         let fields = changed_fields(&before.value, &after);
         if fields.is_empty() {
-            return Ok(Updated { app: before, deployment: None });
+            return Ok(Updated { app: before, deployment: None, effects: ChangeEffects::default() });
         }
         let status = self.get(before.value.id.clone()).await?.status;
         let was_deployed =
@@ -317,6 +335,11 @@ impl Apps {
             Some(OperationKind::Config)
         } else {
             None
+        };
+        let effects = ChangeEffects {
+            redeploy: kind == Some(OperationKind::Deploy),
+            restart: kind == Some(OperationKind::Config),
+            dns: kind.is_some() && before.value.config.visibility != after.config.visibility,
         };
         let event = Event::AppChanged { fields };
         let changed = Versioned { version: before.version, value: after };
@@ -336,7 +359,7 @@ impl Apps {
             }
         };
         let app = self.find(AppRef::Id(id)).await?;
-        Ok(Updated { app, deployment: deployment.map(|deployment| self.handle(deployment.id)) })
+        Ok(Updated { app, deployment: deployment.map(|deployment| self.handle(deployment.id)), effects })
     }
 
     fn apply(&self, before: &App, changes: &AppChanges) -> Result<App> {
@@ -375,10 +398,10 @@ impl Apps {
             }
         }
         app.config.visibility = changes.visibility.unwrap_or(app.config.visibility);
-        app.config.resources = changes.resources.unwrap_or(app.config.resources);
-        if let Some(check) = &changes.health_check {
-            app.config.health_check = check.clone();
-        }
+        app.config.resources = changes.resources.applied_to(app.config.resources);
+        app.config.resources.validate()?;
+        app.config.health_check = changes.health_check.applied_to(&app.config.health_check);
+        app.config.health_check.validate()?;
         Ok(app)
     }
 
@@ -453,7 +476,7 @@ impl Apps {
     }
 
     async fn operate(&self, app: AppRef, request: Request) -> Result<DeploymentHandle> {
-        let id = self.id(app).await?;
+        let id = self.id_of(app).await?;
         let deployment = self.platform.accept(&self.org, &id, request).await?;
         Ok(self.handle(deployment.id))
     }
@@ -461,7 +484,7 @@ impl Apps {
     /// An app's releases, newest first.
     ///
     /// # Errors
-    /// `NotFound`; the store's.
+    /// `NotFound`; `Invalid` with the code `cursor` for a cursor that is not from this list; the store's.
     pub async fn releases(
         &self,
         app: impl Into<AppRef> + Send,
@@ -474,7 +497,7 @@ impl Apps {
     /// An app's operations, newest first.
     ///
     /// # Errors
-    /// `NotFound`; the store's.
+    /// `NotFound`; `Invalid` with the code `cursor` for a cursor that is not from this list; the store's.
     pub async fn deployments(
         &self,
         app: impl Into<AppRef> + Send,
@@ -491,7 +514,9 @@ impl Apps {
         cursor: Option<Cursor>,
     ) -> Result<Page<T>> {
         let app = self.find(app).await?.value;
-        let range = IndexRange::starting_with(format!("{}/", app.id));
+        let prefix = format!("{}/", app.id);
+        check_cursor(cursor.as_ref(), |cursor| cursor.value.starts_with(&prefix) && cursor.value.ends_with(&cursor.id))?;
+        let range = IndexRange::starting_with(prefix);
         let options = PageOptions { descending: true, limit, cursor };
         let page: Page<Versioned<T>> =
             self.platform.records().scan(&self.scope(), "app", range, options).await?;
@@ -510,21 +535,6 @@ impl Apps {
 
     fn handle(&self, id: DeploymentId) -> DeploymentHandle {
         DeploymentHandle::new(self.clone(), id)
-    }
-
-    /// An app's log lines. The query's app is set by this call.
-    ///
-    /// # Errors
-    /// `NotFound`; the log store's.
-    pub async fn logs(&self, app: impl Into<AppRef> + Send, query: LogQuery) -> Result<LogPage> {
-        let app = self.find(app.into()).await?.value.id;
-        self.platform.services().logs.read(&LogQuery { app, ..query }).await
-    }
-
-    /// Where log lines are kept, for following them.
-    #[must_use]
-    pub fn log_store(&self) -> std::sync::Arc<dyn LogStore> {
-        self.platform.services().logs.clone()
     }
 
     /// The platform's time, which relative queries are relative to.
@@ -553,6 +563,16 @@ fn pending(app: &App) -> AppStatus {
         last_release: ReleaseNumber(0),
         conditions: Vec::new(),
     }
+}
+
+/// Cursors come back from outside: one that this list can't have given is refused.
+fn check_cursor(cursor: Option<&Cursor>, is_ours: impl FnOnce(&Cursor) -> bool) -> Result<()> {
+    if cursor.is_none_or(is_ours) {
+        return Ok(());
+    }
+    Err(Error::invalid("apps.list", "the cursor is not from this list")
+        .code("cursor")
+        .hint("take it from the page before, or begin without one"))
 }
 
 /// True if somebody else changed the app between reading and writing it.

@@ -66,6 +66,10 @@ impl DeploymentHandle {
         Ok(self.record().await?.value)
     }
 
+    pub(super) fn apps(&self) -> &Apps {
+        &self.apps
+    }
+
     async fn record(&self) -> Result<Versioned<Deployment>> {
         let found = self.apps.platform().records().get(&self.apps.scope(), self.id.as_str()).await?;
         found.ok_or_else(|| Error::not_found("deployments.get", "there is no such deployment"))
@@ -84,6 +88,15 @@ impl DeploymentHandle {
         };
         let key = deployment.app.to_string();
         self.apps.platform().services().store.count(class, Some(key)).await.map(Some)
+    }
+
+    /// Its events so far after a version, oldest first.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn history(&self, after: u64) -> Result<Vec<Recorded>> {
+        self.get().await?;
+        self.apps.platform().records().events(&self.apps.scope(), &StreamId::from(&self.id), after).await
     }
 
     /// Its events after a version, and those to come until it has ended: no end of the reader's time loses one.

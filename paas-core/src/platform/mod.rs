@@ -6,21 +6,26 @@ mod apps;
 mod builder;
 mod deployments;
 mod health;
+mod load;
+mod logs;
 mod startup;
 
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
 
-pub use app_changes::{AppChanges, NewApp};
+pub use app_changes::{AppChanges, ChangeEffects, HealthCheckChanges, NewApp, ResourceChanges};
 pub use apps::{AppRef, AppView, Apps, Created, NameCheck, Updated};
 pub use builder::PlatformBuilder;
 pub use deployments::{DeployOptions, DeploymentHandle, WaitFor, Waited};
 pub use health::{Health, Problem};
+pub use load::Load;
 
+use crate::clock::Clock;
 use crate::domain::OrgId;
 use crate::engine::{Collector, Engine, Hub, Services};
 use crate::error::Result;
+use crate::ids::Ids;
 use crate::pipeline::Recorded;
 use crate::records::{Records, decode_event};
 use crate::settings::Settings;
@@ -84,6 +89,18 @@ impl Platform {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.inner.services.settings
+    }
+
+    /// Where its time comes from, for frontends that wait.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.services.clock
+    }
+
+    /// Where its identifiers come from, for frontends that name requests.
+    #[must_use]
+    pub fn ids(&self) -> &Arc<dyn Ids> {
+        &self.inner.services.ids
     }
 
     /// Lets go of everything that is under way and stops working. Apps keep running.

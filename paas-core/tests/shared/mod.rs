@@ -42,7 +42,7 @@ impl SourceTree for Tree {
 }
 
 /// A request for a tree whose id follows from `content`.
-pub fn request(org: &OrgId, app: &AppId, content: &str) -> BuildRequest {
+pub(crate) fn request(org: &OrgId, app: &AppId, content: &str) -> BuildRequest {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
@@ -70,7 +70,7 @@ pub fn request(org: &OrgId, app: &AppId, content: &str) -> BuildRequest {
 }
 
 /// A container of `image`.
-pub fn spec(image: &Image) -> InstanceSpec {
+pub(crate) fn spec(image: &Image) -> InstanceSpec {
     let ids = RandomIds::new(SystemClock::new());
     let deployment = DeploymentId::generate(&ids);
     InstanceSpec {

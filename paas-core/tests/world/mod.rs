@@ -1,6 +1,7 @@
 //! A platform in memory with everything in reach of a test.
 
 #![allow(dead_code, unreachable_pub)] // each test program uses a part of it
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::sync::Arc;
 

@@ -24,7 +24,8 @@ use observe::Found;
 ///
 /// What a container may do is fixed: see `container.rs` for the whole list. [`list`](ContainerRuntime::list) is one
 /// call to the engine, which does not tell when a container started, how often it was restarted and whether it ran
-/// out of memory: [`inspect`](ContainerRuntime::inspect) does.
+/// out of memory: [`inspect`](ContainerRuntime::inspect) does. Engine 20.10 may say that it ran out of memory a moment
+/// after it says that it ended.
 #[derive(Clone, Debug)]
 pub struct DockerRuntime {
     engine: DockerEngine,
@@ -182,7 +183,9 @@ impl ContainerRuntime for DockerRuntime {
                 if let Err(error) = self.start(context, spec, &id).await {
                     // Also when this call was cancelled meanwhile.
                     let uncancelled = Context::new(context.clock().clone());
-                    self.remove_by_id(&uncancelled, "docker.remove_container", &id).await?;
+                    if let Err(left) = self.remove_by_id(&uncancelled, "docker.remove_container", &id).await {
+                        tracing::warn!(error = ?left, name = %spec.name, "a container that did not start is left");
+                    }
                     return Err(error);
                 }
                 return match self.found(context, OPERATION, &spec.name).await? {

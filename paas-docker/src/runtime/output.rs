@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 
 use ::http::Uri;
+use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::query_parameters as query;
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use futures::stream::{BoxStream, Stream, StreamExt};
 use jiff::Timestamp;
 use paas_core::{LogStream, NewLogLine, OutputLine, OutputOptions, Result};
 
-use crate::engine::{DockerEngine, failed};
+use crate::engine::{DockerEngine, failed, is_missing};
 
 /// What stands where an overlong line was cut.
 const CUT_MARK: &str = "… [cut]";
@@ -22,6 +23,26 @@ pub(super) fn read(
     id: &str,
     options: &OutputOptions,
 ) -> BoxStream<'static, Result<OutputLine>> {
+    let reader = Reader {
+        chunks: open(engine.docker(), id, options),
+        docker: engine.docker().clone(),
+        id: id.to_owned(),
+        is_following: options.follow,
+        after: options.after,
+        lines: Lines { skip_until: options.after, ..Lines::default() },
+        ready: VecDeque::new(),
+        is_ended: false,
+    };
+    futures::stream::unfold(reader, |mut reader| async move {
+        let line = reader.next().await?;
+        Some((line, reader))
+    })
+    .boxed()
+}
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
+
+fn open(docker: &Docker, id: &str, options: &OutputOptions) -> Chunks {
     let tail = options.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
     let query = query::LogsOptionsBuilder::new()
         .follow(options.follow)
@@ -30,7 +51,7 @@ pub(super) fn read(
         .timestamps(true)
         .tail(&tail)
         .build();
-    let mut docker = engine.docker().clone();
+    let mut docker = docker.clone();
     if let Some(after) = options.after {
         // The client's `since` is whole seconds; the engine takes nanoseconds.
         docker = docker.with_request_modifier(move |mut request| {
@@ -40,19 +61,7 @@ pub(super) fn read(
             request
         });
     }
-    let chunks = docker.logs(id, Some(query)).boxed();
-    let reader = Reader {
-        chunks,
-        after: options.after,
-        lines: Lines::default(),
-        ready: VecDeque::new(),
-        ended: false,
-    };
-    futures::stream::unfold(reader, |mut reader| async move {
-        let line = reader.next().await?;
-        Some((line, reader))
-    })
-    .boxed()
+    docker.logs(id, Some(query)).boxed()
 }
 
 fn with_since(uri: &Uri, after: Timestamp) -> Option<Uri> {
@@ -63,52 +72,67 @@ fn with_since(uri: &Uri, after: Timestamp) -> Option<Uri> {
 }
 
 struct Reader {
-    chunks: Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>,
+    chunks: Chunks,
+    docker: Docker,
+    id: String,
+    is_following: bool,
+    /// The time of the last chunk that was taken; before the first, of what the caller has.
     after: Option<Timestamp>,
     lines: Lines,
     ready: VecDeque<OutputLine>,
-    ended: bool,
+    is_ended: bool,
 }
 
 impl Reader {
     async fn next(&mut self) -> Option<Result<OutputLine>> {
         loop {
             if let Some(line) = self.ready.pop_front() {
-                // The engine includes the moment that it is asked for.
-                if self.after.is_some_and(|after| line.at <= after) {
-                    continue;
-                }
                 return Some(Ok(line));
             }
-            if self.ended {
+            if self.is_ended {
                 return None;
             }
             match self.chunks.next().await {
                 Some(Ok(LogOutput::StdOut { message } | LogOutput::Console { message })) => {
-                    self.ready.extend(self.lines.take(LogStream::Stdout, &message));
+                    self.take(LogStream::Stdout, &message);
                 }
-                Some(Ok(LogOutput::StdErr { message })) => {
-                    self.ready.extend(self.lines.take(LogStream::Stderr, &message));
-                }
+                Some(Ok(LogOutput::StdErr { message })) => self.take(LogStream::Stderr, &message),
                 Some(Ok(LogOutput::StdIn { .. })) => {}
                 Some(Err(error)) => {
-                    self.ended = true;
-                    return Some(Err(failed("docker.container_output")(error)));
+                    self.is_ended = true;
+                    let error = failed("docker.container_output")(error);
+                    return if is_missing(&error) { None } else { Some(Err(error)) };
+                }
+                // An engine that follows may end before the last line was written to its file: ask once more.
+                None if self.is_following => {
+                    self.is_following = false;
+                    let rest = OutputOptions { after: self.after, ..OutputOptions::default() };
+                    self.chunks = open(&self.docker, &self.id, &rest);
+                    self.lines.skip_until = self.after;
                 }
                 None => {
-                    self.ended = true;
+                    self.is_ended = true;
                     self.ready.extend(self.lines.rest());
                 }
             }
         }
+    }
+
+    fn take(&mut self, stream: LogStream, chunk: &Bytes) {
+        self.ready.extend(self.lines.take(stream, chunk));
+        self.after = self.after.max(self.lines.last);
     }
 }
 
 /// Puts lines together from the engine's chunks: each begins with a time; a chunk without a line end is a part of
 /// a long line. Holds one line of each output at most, cut to its longest length.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+struct Lines {
     begun: HashMap<LogStream, Begun>,
+    /// The engine includes the moment that it is asked for: chunks up to this time are known already.
+    skip_until: Option<Timestamp>,
+    /// The time of the newest chunk.
+    last: Option<Timestamp>,
 }
 
 #[derive(Debug, Default)]
@@ -121,7 +145,11 @@ struct Begun {
 impl Lines {
     fn take(&mut self, stream: LogStream, chunk: &Bytes) -> Option<OutputLine> {
         let split = chunk.iter().position(|byte| *byte == b' ')?;
-        let at = std::str::from_utf8(&chunk[..split]).ok()?.parse().ok()?;
+        let at: Timestamp = std::str::from_utf8(&chunk[..split]).ok()?.parse().ok()?;
+        if self.skip_until.is_some_and(|until| at <= until) {
+            return None;
+        }
+        self.last = self.last.max(Some(at));
         let text = &chunk[split + 1..];
         let begun = self.begun.entry(stream).or_default();
         begun.at = at;

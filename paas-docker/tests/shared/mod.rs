@@ -16,10 +16,10 @@ use paas_core::{
 };
 use paas_docker::{DockerBuilder, DockerEngine};
 
-pub const BASE: &str = "paas/static:1";
+pub(crate) const BASE: &str = "paas/static:1";
 
 /// The engine of this machine.
-pub async fn engine() -> DockerEngine {
+pub(crate) async fn engine() -> DockerEngine {
     let engine = DockerEngine::connect(&context(), "test").await.unwrap_or_else(|error| {
         panic!("these tests need a Docker engine; examples/setup/engine.sh starts one: {error:?}")
     });
@@ -31,26 +31,26 @@ pub async fn engine() -> DockerEngine {
 }
 
 /// A client of the same engine that goes round the adapters.
-pub fn client() -> bollard::Docker {
+pub(crate) fn client() -> bollard::Docker {
     let version = bollard::ClientVersion { major_version: 1, minor_version: 41 };
     let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
     bollard::Docker::connect_with_unix(&host, 60, &version).unwrap()
 }
 
-pub fn context() -> Context {
+pub(crate) fn context() -> Context {
     Context::new(Arc::new(SystemClock::new()))
 }
 
-pub fn ids() -> RandomIds<SystemClock> {
+pub(crate) fn ids() -> RandomIds<SystemClock> {
     RandomIds::new(SystemClock::new())
 }
 
-pub fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     paas_core::Ids::random(&ids())
 }
 
 /// A small subnet that no other test is likely to have.
-pub fn subnet() -> Subnet {
+pub(crate) fn subnet() -> Subnet {
     let random = random();
     let [second, third, fourth, ..] = random.to_be_bytes();
     Subnet { address: Ipv4Addr::new(10, 200 + second % 50, third, fourth & 0xf0), prefix: 28 }
@@ -58,10 +58,10 @@ pub fn subnet() -> Subnet {
 
 /// A tree in memory. Executable files end with `.sh`.
 #[derive(Debug, Default)]
-pub struct Tree(BTreeMap<String, String>);
+pub(crate) struct Tree(BTreeMap<String, String>);
 
 impl Tree {
-    pub fn of(files: &[(&str, &str)]) -> Arc<Self> {
+    pub(crate) fn of(files: &[(&str, &str)]) -> Arc<Self> {
         Arc::new(Self(files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()))
     }
 
@@ -111,7 +111,7 @@ impl SourceTree for Tree {
 }
 
 /// A request to build `tree` by the Dockerfile `text`.
-pub fn request(org: &OrgId, app: &AppId, tree: Arc<dyn SourceTree>, text: &str) -> BuildRequest {
+pub(crate) fn request(org: &OrgId, app: &AppId, tree: Arc<dyn SourceTree>, text: &str) -> BuildRequest {
     BuildRequest {
         org: org.clone(),
         app: app.clone(),
@@ -136,7 +136,7 @@ pub fn request(org: &OrgId, app: &AppId, tree: Arc<dyn SourceTree>, text: &str) 
 
 /// Keeps the lines that it is given.
 #[derive(Debug, Default)]
-pub struct Recorder(Mutex<Vec<String>>);
+pub(crate) struct Recorder(Mutex<Vec<String>>);
 
 impl LogWriter for Recorder {
     fn write(&self, line: NewLogLine) {
@@ -145,22 +145,22 @@ impl LogWriter for Recorder {
 }
 
 impl Recorder {
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 }
 
 /// A builder with an org, an app and a log of its own.
-pub struct Bench {
-    pub builder: DockerBuilder,
-    pub context: Context,
-    pub log: Arc<Recorder>,
-    pub org: OrgId,
-    pub app: AppId,
+pub(crate) struct Bench {
+    pub(crate) builder: DockerBuilder,
+    pub(crate) context: Context,
+    pub(crate) log: Arc<Recorder>,
+    pub(crate) org: OrgId,
+    pub(crate) app: AppId,
 }
 
 impl Bench {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let log = Arc::new(Recorder::default());
         Self {
             builder: DockerBuilder::new(engine().await),
@@ -171,16 +171,16 @@ impl Bench {
         }
     }
 
-    pub async fn build(&self, files: &[(&str, &str)], dockerfile: &str) -> Result<Image> {
+    pub(crate) async fn build(&self, files: &[(&str, &str)], dockerfile: &str) -> Result<Image> {
         self.run(&request(&self.org, &self.app, Tree::of(files), dockerfile)).await
     }
 
-    pub async fn run(&self, request: &BuildRequest) -> Result<Image> {
+    pub(crate) async fn run(&self, request: &BuildRequest) -> Result<Image> {
         let key = self.builder.key(&self.context, request).await?;
         self.builder.build(&self.context, request, &key).await
     }
 
-    pub async fn clean(&self) {
+    pub(crate) async fn clean(&self) {
         for image in self.builder.list(&self.context, &self.org, &self.app).await.unwrap() {
             self.builder.remove(&self.context, &image).await.unwrap();
         }
@@ -188,7 +188,7 @@ impl Bench {
 }
 
 /// True if a process of this machine has `text` among its arguments.
-pub fn is_running(text: &str) -> bool {
+pub(crate) fn is_running(text: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         arguments.split(|byte| *byte == 0).any(|argument| argument == text.as_bytes())

@@ -1,0 +1,48 @@
+# `make run` shows a deployment on this machine; `make test` proves everything. Both install what is missing.
+
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/paas
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+# mold links several times faster than the default linker; without it the build just takes longer.
+ifneq ($(shell command -v mold),)
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= -Clink-arg=-fuse-ld=mold
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= -Clink-arg=-fuse-ld=mold
+endif
+BIN = $(CARGO_TARGET_DIR)/debug
+
+.PHONY: run test machine lint test-rust doc deny python bench
+
+run: machine
+	cargo build --quiet -p paas-examples -p paas-proxy --bins
+	exec $(BIN)/demo
+
+# Everything that runs needs: an engine that answers and base images.
+machine:
+	examples/setup/tools.sh
+	examples/setup/engine.sh
+	examples/setup/base-images.sh
+
+# `tools` may only just have installed the linker: a second make sees it.
+test: machine
+	$(MAKE) lint test-rust doc deny python
+
+lint:
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+# The tests that are programs of their own find the proxy beside them.
+test-rust:
+	cargo build --quiet -p paas-proxy --bins
+	examples/setup/test.sh
+
+doc:
+	cargo test --workspace --doc --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+deny:
+	examples/setup/deny.sh
+
+python:
+	paas-py/check
+
+bench:
+	cargo run --release -p paas-benches

@@ -1,0 +1,28 @@
+//! The bundled HTTP server: one machine, one team.
+//!
+//! ```text
+//! cargo run -p paas-examples --bin http_server
+//! ```
+//! Settings come from variables `PAAS_…`; see `paas_http::ServerConfig`.
+
+#![allow(clippy::print_stdout)] // it talks to people
+
+use paas_core::Result;
+use paas_http::{Server, ServerConfig};
+use paas_proxy::Launcher;
+
+fn main() -> Result<()> {
+    // The proxy may be this same program, in a process of its own that outlives it.
+    paas_proxy::run_if_asked();
+    serve()
+}
+
+#[tokio::main]
+async fn serve() -> Result<()> {
+    let config = ServerConfig::load(None, std::env::vars_os())?;
+    let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
+    let server = Server::start(config, launcher).await?;
+    println!("API:   http://{}", server.address());
+    println!("Token: {}", server.token().expose());
+    server.run().await
+}

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Installs what building and testing need and is missing, with apt. Running it again changes nothing.
+set -euo pipefail
+
+say() { printf 'tools: %s\n' "$*" >&2; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+missing=()
+# want COMMAND PACKAGE
+want() { command -v "$1" >/dev/null || missing+=("$2"); }
+
+want cc build-essential
+want make make
+want mold mold
+want git git
+want curl curl
+want python3 python3
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+
+command -v cargo >/dev/null || { say "there is no cargo: install Rust from https://rustup.rs first"; exit 1; }
+
+if [ "${#missing[@]}" -gt 0 ]; then
+    command -v apt-get >/dev/null || { say "missing, and there is no apt to install it: ${missing[*]}"; exit 1; }
+    say "installing ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+fi

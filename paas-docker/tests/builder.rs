@@ -1,0 +1,324 @@
+//! What the builder promises beyond its trait, on a real Docker engine.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
+
+mod shared;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::StreamExt;
+use paas_core::{Dockerfile, Fault, ImageBuilder, Kind, OrgId};
+use shared::{BASE, Bench, Tree, client, ids, is_running, request};
+
+/// The lines that a step wrote between two marks.
+fn listed(bench: &Bench) -> Vec<String> {
+    let lines = bench.log.lines();
+    let begin = lines.iter().position(|line| line == "begin").unwrap();
+    let end = lines.iter().position(|line| line == "end").unwrap();
+    lines[begin + 1..end].to_vec()
+}
+
+/// Patterns of `.dockerignore`, and which of the files below are left.
+const IGNORE_TABLE: [(&str, &[&str]); 12] = [
+    (
+        "",
+        &[
+            "a.txt",
+            "foo",
+            "keep.md",
+            "logs/x.log",
+            "node_modules/m.js",
+            "sub/a.txt",
+            "sub/foo",
+            "sub/node_modules/m.js",
+        ],
+    ),
+    (
+        "# foo\n\n",
+        &[
+            "a.txt",
+            "foo",
+            "keep.md",
+            "logs/x.log",
+            "node_modules/m.js",
+            "sub/a.txt",
+            "sub/foo",
+            "sub/node_modules/m.js",
+        ],
+    ),
+    // Unlike git's, a pattern without a slash is about the root alone.
+    (
+        "foo",
+        &[
+            "a.txt",
+            "keep.md",
+            "logs/x.log",
+            "node_modules/m.js",
+            "sub/a.txt",
+            "sub/foo",
+            "sub/node_modules/m.js",
+        ],
+    ),
+    (
+        "**/foo",
+        &["a.txt", "keep.md", "logs/x.log", "node_modules/m.js", "sub/a.txt", "sub/node_modules/m.js"],
+    ),
+    (
+        "/node_modules/",
+        &["a.txt", "foo", "keep.md", "logs/x.log", "sub/a.txt", "sub/foo", "sub/node_modules/m.js"],
+    ),
+    ("**/node_modules", &["a.txt", "foo", "keep.md", "logs/x.log", "sub/a.txt", "sub/foo"]),
+    (
+        "*.txt",
+        &[
+            "foo",
+            "keep.md",
+            "logs/x.log",
+            "node_modules/m.js",
+            "sub/a.txt",
+            "sub/foo",
+            "sub/node_modules/m.js",
+        ],
+    ),
+    (
+        "*/*.txt",
+        &["a.txt", "foo", "keep.md", "logs/x.log", "node_modules/m.js", "sub/foo", "sub/node_modules/m.js"],
+    ),
+    (
+        "./sub//foo/.",
+        &["a.txt", "foo", "keep.md", "logs/x.log", "node_modules/m.js", "sub/a.txt", "sub/node_modules/m.js"],
+    ),
+    ("*\n!keep.md", &["keep.md"]),
+    (
+        "logs\n!logs/x.log",
+        &[
+            "a.txt",
+            "foo",
+            "keep.md",
+            "logs/x.log",
+            "node_modules/m.js",
+            "sub/a.txt",
+            "sub/foo",
+            "sub/node_modules/m.js",
+        ],
+    ),
+    (
+        "!sub\nsub/foo\n",
+        &["a.txt", "foo", "keep.md", "logs/x.log", "node_modules/m.js", "sub/a.txt", "sub/node_modules/m.js"],
+    ),
+];
+
+#[tokio::test]
+async fn dockerignore_keeps_what_the_engine_would_keep() {
+    let all = IGNORE_TABLE[0].1;
+    for (pattern, left) in IGNORE_TABLE {
+        let bench = Bench::new().await;
+        let mut files: Vec<(&str, &str)> = all.iter().map(|path| (*path, "x")).collect();
+        let ignore = format!("{pattern}\n.dockerignore\n");
+        files.push((".dockerignore", &ignore));
+        // Another text each time: a cached step writes nothing.
+        let number = shared::random();
+        let dockerfile = format!(
+            "FROM {BASE}\nCOPY . /context\nRUN cd /context && echo {number} && echo begin && find . -type f | grep -v paas | sed 's#^./##' | sort && echo end\n"
+        );
+        bench.build(&files, &dockerfile).await.unwrap();
+        assert_eq!(listed(&bench), left, "{pattern:?}");
+        bench.clean().await;
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_in_the_step_and_nowhere_in_the_image() {
+    let secret = format!("secret-{:016x}", shared::random());
+    let directory = tempfile::tempdir().unwrap();
+    let path: PathBuf = directory.path().join("ca.pem");
+    std::fs::write(&path, &secret).unwrap();
+    let mut bench = Bench::new().await;
+    bench.builder = bench.builder.clone().with_ca_bundle(Some(path));
+    // Another text each time: a cached step writes nothing.
+    let number = shared::random();
+    let dockerfile = format!(
+        "FROM {BASE}\nRUN --mount=type=secret,id=ca,target=/run/ca,required=true wc -c < /run/ca > /size\nRUN echo {number} size $(cat /size)\n"
+    );
+    let image = bench.build(&[("a", "b")], &dockerfile).await.unwrap();
+    assert!(
+        bench.log.lines().contains(&format!("{number} size {}", secret.len())),
+        "{:?}",
+        bench.log.lines()
+    );
+    let history = format!("{:?}", client().image_history(&image.digest).await.unwrap());
+    let inspected = format!("{:?}", client().inspect_image(&image.digest).await.unwrap());
+    assert!(history.contains("wc -c"));
+    assert!(!history.contains(&secret) && !inspected.contains(&secret));
+    let mut export = client().export_image(&image.digest).boxed();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = export.next().await {
+        bytes.extend_from_slice(&chunk.unwrap());
+    }
+    assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn a_dropped_build_ends_within_seconds() {
+    let bench = Bench::new().await;
+    let seconds = (1_000_000 + shared::random() % 1_000_000_000).to_string();
+    let dockerfile = format!("FROM {BASE}\nRUN sleep {seconds}\n");
+    let build = tokio::spawn({
+        let (builder, context) = (bench.builder.clone(), bench.context.clone());
+        let request = request(&bench.org, &bench.app, Tree::of(&[]), &dockerfile);
+        async move {
+            let key = builder.key(&context, &request).await.unwrap();
+            builder.build(&context, &request, &key).await
+        }
+    });
+    let pause = || bench.context.sleep("test.wait", Duration::from_millis(20));
+    while !is_running(&seconds) {
+        pause().await.unwrap();
+    }
+    build.abort();
+    let budget = bench.context.with_budget(Duration::from_secs(5));
+    while is_running(&seconds) {
+        budget.sleep("test.wait", Duration::from_millis(20)).await.expect("it ends within five seconds");
+    }
+}
+
+#[tokio::test]
+async fn silence_is_limited() {
+    let bench = Bench::new().await;
+    let seconds = (1_000_000 + shared::random() % 1_000_000_000).to_string();
+    let dockerfile = format!("FROM {BASE}\nRUN echo first && sleep {seconds}\n");
+    let mut request = request(&bench.org, &bench.app, Tree::of(&[]), &dockerfile);
+    request.limits.silence = Duration::from_secs(2);
+    let error = bench.run(&request).await.unwrap_err();
+    assert!(!is_running(&seconds));
+    assert_eq!((error.kind(), error.reason()), (Kind::BuildFailed, Some("build_limit")), "{error:?}");
+    assert_eq!(error.evidence_lines(), ["first"]);
+}
+
+#[tokio::test]
+async fn the_log_is_bounded_and_says_so() {
+    let bench = Bench::new().await;
+    let dockerfile = format!("FROM {BASE}\nRUN seq 1 20000\nRUN echo the last step\n");
+    let mut request = request(&bench.org, &bench.app, Tree::of(&[]), &dockerfile);
+    // A cached step writes nothing.
+    request.no_cache = true;
+    request.limits.log_bytes = 1000;
+    bench.run(&request).await.unwrap();
+    let lines = bench.log.lines();
+    assert!(lines.iter().map(String::len).sum::<usize>() < 1500, "{}", lines.len());
+    assert!(lines.last().unwrap().contains("bytes of output were not kept"), "{lines:?}");
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn steps_are_named_and_say_when_they_were_cached() {
+    let bench = Bench::new().await;
+    let text = format!("{:016x}", shared::random());
+    let dockerfile = format!("FROM {BASE}\nRUN echo {text}\nEXPOSE 4711\n");
+    let image = bench.build(&[], &dockerfile).await.unwrap();
+    assert_eq!(image.port.unwrap().number(), 4711);
+    let lines = bench.log.lines();
+    assert!(lines.contains(&format!("[2/2] RUN echo {text}")), "{lines:?}");
+    assert!(lines.contains(&text), "{lines:?}");
+    assert!(lines.iter().any(|line| line.starts_with("[2/2] done in ")), "{lines:?}");
+    bench.clean().await;
+    bench.build(&[], &dockerfile).await.unwrap();
+    assert!(
+        bench.log.lines().contains(&format!("[2/2] RUN echo {text} (cached)")),
+        "{:?}",
+        bench.log.lines()
+    );
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn another_orgs_image_cannot_be_named() {
+    let (theirs, mine) = (Bench::new().await, Bench::new().await);
+    let image =
+        theirs.build(&[("private", "x")], &format!("FROM {BASE}\nCOPY private /private\n")).await.unwrap();
+    let tags = client().inspect_image(&image.digest).await.unwrap().repo_tags.unwrap();
+    let tag = &tags[0];
+    assert!(tag.contains(theirs.org.suffix()));
+    let dockerfiles = [
+        format!("FROM {tag}\n"),
+        format!("ARG A={tag}\nFROM ${{A}}\n"),
+        format!("FROM {BASE}\nCOPY --from={tag} /private /private\n"),
+        format!("FROM {BASE}\nRUN --mount=type=bind,from={tag},target=/x cat /x/private\n"),
+    ];
+    for dockerfile in dockerfiles {
+        let error = mine.build(&[], &dockerfile).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.reason()),
+            (Kind::BuildFailed, Some("dockerfile_refused")),
+            "{error:?}"
+        );
+    }
+    // Their own they may.
+    theirs.build(&[("a", "b")], &format!("FROM {tag}\nRUN cat /private\n")).await.unwrap();
+    theirs.clean().await;
+}
+
+#[tokio::test]
+async fn cache_mounts_are_kept_apart_by_org() {
+    let (one, other) = (Bench::new().await, Bench::new().await);
+    let id = format!("{:016x}", shared::random());
+    let mount = |id: &str| format!("RUN --mount=type=cache,id={id},target=/cache");
+    let write = format!("FROM {BASE}\n{} echo mine > /cache/file\n", mount(&id));
+    one.build(&[], &write).await.unwrap();
+    let read = |id: &str, run: u64| {
+        format!("FROM {BASE}\n{} echo {run} && echo begin && ls /cache && echo end\n", mount(id))
+    };
+    one.build(&[], &read(&id, 1)).await.unwrap();
+    assert_eq!(listed(&one), ["file"]);
+    // By the same id, and by one that climbs into the other's.
+    let climbing = format!("../{}/{id}", one.org.suffix());
+    for id in [&id, &climbing] {
+        other.build(&[], &read(id, 2)).await.unwrap();
+        assert_eq!(listed(&other), Vec::<String>::new(), "{id}");
+    }
+    one.clean().await;
+    other.clean().await;
+}
+
+#[tokio::test]
+async fn a_registry_out_of_reach_is_upstreams_fault_and_a_bad_file_the_users() {
+    let bench = Bench::new().await;
+    let error = bench.build(&[], "FROM 127.0.0.1:1/no/such:image\n").await.unwrap_err();
+    assert_eq!((error.kind(), error.whose()), (Kind::Unavailable, Fault::Upstream), "{error:?}");
+    assert!(error.is_transient() && error.hinted().is_some());
+    for dockerfile in [
+        "FRO x\n",
+        &format!("FROM {BASE}\nCOPY missing /x\n"),
+        &format!("FROM {BASE}\nRUN --network=host ls\n"),
+    ] {
+        let error = bench.build(&[], dockerfile).await.unwrap_err();
+        assert_eq!(error.whose(), Fault::User, "{error:?}");
+        assert!(!error.is_transient());
+    }
+}
+
+#[tokio::test]
+async fn files_of_the_plan_are_in_the_context_and_win() {
+    let bench = Bench::new().await;
+    let text = format!("FROM {BASE}\nCOPY . /c\nRUN echo begin && cat /c/conf/own /c/file && echo end\n");
+    let mut request = request(&bench.org, &bench.app, Tree::of(&[("file", "theirs\n")]), &text);
+    let files = [("conf/own".to_owned(), "own\n".to_owned()), ("file".to_owned(), "ours\n".to_owned())];
+    request.plan.dockerfile = Dockerfile::Generated { text, files: files.into() };
+    // A cached step writes nothing.
+    request.no_cache = true;
+    bench.run(&request).await.unwrap();
+    assert_eq!(listed(&bench), ["own", "ours"]);
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_ours_is_never_removed() {
+    let bench = Bench::new().await;
+    let id = client().inspect_image(BASE).await.unwrap().id.unwrap();
+    let foreign = paas_core::Image { digest: id.clone(), port: None };
+    bench.builder.remove(&bench.context, &foreign).await.unwrap();
+    assert_eq!(client().inspect_image(BASE).await.unwrap().id.unwrap(), id);
+    let nobody = OrgId::generate(&ids());
+    assert_eq!(bench.builder.list(&bench.context, &nobody, &bench.app).await.unwrap(), []);
+}

@@ -1,0 +1,48 @@
+//! `paas-server`: the platform with its API, on this machine.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use paas_core::Result;
+use paas_http::{Server, ServerConfig};
+use paas_proxy::Launcher;
+use tracing_subscriber::EnvFilter;
+
+/// Takes git repositories to live URLs. Settings come from the file, and from variables `PAAS_…` over it.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration file (TOML).
+    #[arg(long, env = "PAAS_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    // The proxy may be this same program.
+    paas_proxy::run_if_asked();
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_env("PAAS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(?error, "the server ends");
+            let hint = error.hinted().map(|hint| format!("\n{hint}")).unwrap_or_default();
+            let _ = writeln!(std::io::stderr(), "error: {error}{hint}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(arguments: &Arguments) -> Result<()> {
+    let config = ServerConfig::load(arguments.config.as_deref(), std::env::vars_os())?;
+    let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
+    let server = Server::start(config, launcher).await?;
+    let (address, token) = (server.address(), server.token().expose());
+    // Nobody may be reading.
+    let _ = writeln!(std::io::stdout(), "API:   http://{address}/docs\nToken: {token}");
+    server.run().await
+}

@@ -1,0 +1,179 @@
+//! A server: one platform with its adapters, put together from a configuration.
+
+mod config;
+mod engine;
+mod listener;
+mod token;
+
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use paas_core::wrap::Observe;
+use paas_core::{
+    Clock, Context, EgressPolicy, Error, Keyring, Kind, Metrics, Platform, Result, Secret, Settings,
+    SystemClock,
+};
+use paas_git::{GitOptions, GixProvider};
+use paas_plan::SourcePlanner;
+use paas_proxy::{Launcher, ProxyClient, ProxyConfig};
+use paas_store::{FileLogStore, SqliteStore};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use config::ServerConfig;
+
+use crate::{Access, Options};
+
+/// How long the engine gets to answer when the server starts.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A platform on SQLite, git, Docker and the proxy, with its API.
+///
+/// ```no_run
+/// # async fn example() -> paas_core::Result<()> {
+/// use paas_http::{Server, ServerConfig};
+///
+/// let server = Server::start(ServerConfig::default(), paas_proxy::Launcher::find()?).await?;
+/// println!("http://{} with the token {}", server.address(), server.token().expose());
+/// server.run().await
+/// # }
+/// ```
+///
+/// # Guarantees
+/// One server has the data directory for itself. It starts while the Docker engine is away: deployments wait for it,
+/// and `/readyz` says so. The proxy is a process of its own, which goes on when this one ends.
+#[derive(Debug)]
+pub struct Server {
+    platform: Platform,
+    store: Arc<SqliteStore>,
+    address: SocketAddr,
+    token: Secret,
+    closing: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    /// Puts everything together and serves. `launcher` starts the proxy if none runs.
+    ///
+    /// # Errors
+    /// `Unavailable` when another server has the data directory, a port is taken, or the proxy can't be started;
+    /// `Invalid` for a setting or file that is not valid; `Unsupported` for an engine that is too old.
+    pub async fn start(config: ServerConfig, launcher: Launcher) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let metrics = Arc::new(Metrics::default());
+        let context = Context::new(clock.clone());
+        let settings = Settings {
+            domain: config.domain.clone(),
+            egress: EgressPolicy { allowed_hosts: config.allowed_hosts.clone() },
+            address_pool: config.pool()?,
+            ..Settings::default()
+        };
+        let directory = config.data_directory.clone();
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
+            let message = format!("the data directory {} can't be made", directory.display());
+            Error::new(Kind::Unavailable, "server.start", message).source(error)
+        })?;
+        // First: it locks the directory.
+        let store = Arc::new(SqliteStore::open(directory.join("paas.db"), clock.clone()).await?);
+        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+            let message = format!("the API can't listen at {}: {error}", config.listen);
+            Error::new(Kind::Unavailable, "server.listen", message)
+                .hint("set `listen` to a free address")
+                .source(error)
+        })?;
+        let address = listener.local_addr().map_err(paas_core::error::map("server.listen"))?;
+        let token = token::open(&directory.join("token"))?;
+        let keyring = Keyring::open(&directory.join("master.key"))?;
+        let git = GitOptions {
+            egress: settings.egress.clone(),
+            extra_certificates: config.ca_bundle.clone(),
+            ..GitOptions::default()
+        };
+        let git = GixProvider::open(directory.join("mirrors"), git)?;
+        let logs = FileLogStore::open(directory.join("logs"), clock.clone()).await?;
+        let engine = Arc::new(engine::LateEngine::new(&config));
+        engine.try_connect(&context.with_budget(ENGINE_PATIENCE)).await?;
+        let proxy = ProxyConfig {
+            listen: config.proxy_listen,
+            public_port: config.proxy_public_port,
+            directory: Some(directory.join("proxy")),
+            ..ProxyConfig::default()
+        };
+        let proxy = ProxyClient::connect_or_spawn(proxy, launcher).await?;
+
+        macro_rules! observed {
+            ($adapter:expr) => {
+                Arc::new(Observe::new($adapter, clock.clone(), metrics.clone()))
+            };
+        }
+        let platform = Platform::builder()
+            .clock(clock.clone())
+            .store(observed!(store.clone()))
+            .git(observed!(git))
+            .planner(observed!(SourcePlanner::new(config.base_images)))
+            .image_builder(observed!(engine.clone()))
+            .runtime(observed!(engine))
+            .ingress(observed!(proxy))
+            .logs(observed!(logs))
+            .keyring(keyring)
+            .settings(settings)
+            .start()
+            .await?;
+        let closing = CancellationToken::new();
+        let access = Access::bearer(token.expose(), clock.clone());
+        let options = Options { metrics: Some(metrics), closing: closing.clone(), ..Options::new(access) };
+        let router = crate::router(platform.clone(), options);
+        let serving = tokio::spawn(listener::serve(listener, router, closing.clone(), clock));
+        Ok(Self { platform, store, address, token, closing, serving })
+    }
+
+    /// Where the API listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The token that the API asks for.
+    #[must_use]
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// The platform itself.
+    #[must_use]
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// Serves until SIGINT or SIGTERM, then stops.
+    ///
+    /// # Errors
+    /// `Internal` when signals can't be received.
+    pub async fn run(self) -> Result<()> {
+        const OPERATION: &str = "server.run";
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(paas_core::error::map(OPERATION))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(paas_core::error::map(OPERATION))?;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping: apps go on running");
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Ends streams and requests, lets go of what is under way, and closes the store. Apps and the proxy go on; what was
+    /// under way goes on at the next start.
+    pub async fn stop(self) {
+        self.closing.cancel();
+        // It ends by itself; that it panicked is in the log.
+        let _ = self.serving.await;
+        self.platform.shutdown().await;
+        self.store.close().await;
+    }
+}
