@@ -1,7 +1,7 @@
 """The awaited calls, on a platform in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
@@ -40,20 +40,30 @@ async def test_operations(platform: paas.Platform) -> None:
     updated = await apps.update_async(app, env={"KEY": "value"})
     await updated.deployment.outcome_async()
     states = []
-    for operation in (
-        apps.restart_async(app),
-        apps.stop_async(app),
-        apps.start_async(app),
-        apps.rollback_async(app, 1),
-        apps.deploy_async(app, no_cache=True),
-        platform.deploy_async(app),
-        apps.delete_async(app),
-    ):
-        deployment = await operation
+    # A call starts when it is made, not when it is awaited.
+    operations: list[Callable[[], asyncio.Future[paas.Deployment]]] = [
+        lambda: apps.restart_async(app),
+        lambda: apps.stop_async(app),
+        lambda: apps.start_async(app),
+        lambda: apps.rollback_async(app, 1),
+        lambda: apps.deploy_async(app, no_cache=True),
+        lambda: platform.deploy_async(app),
+    ]
+    for operate in operations:
+        deployment = await operate()
         assert await deployment.wait_async()
         states.append((deployment.kind, (await deployment.refresh_async()).state))
         assert await apps.deployment_async(deployment.id) == deployment
-    assert states[0] == ("restart", "running")
+    assert states == [
+        ("restart", "running"),
+        ("stop", "stopped"),
+        ("start", "running"),
+        ("rollback", "running"),
+        ("deploy", "running"),
+        ("deploy", "running"),
+    ]
+    deletion = await apps.delete_async(app)
+    assert (await deletion.outcome_async()).state == "deleted"
 
 
 async def test_two_with_one_name_get_one_app(platform: paas.Platform) -> None:
