@@ -259,7 +259,7 @@ async fn logs_are_read_whatever_state_the_app_is_in() {
         if texts(&page).contains(&"step 1".to_owned()) {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        world.pause().await;
     }
 }
 
