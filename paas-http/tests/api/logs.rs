@@ -1,7 +1,6 @@
 //! Log lines: exact pages, and streams that lose nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 use paas_core::{AppId, LogSource, LogStore, LogStream, NewLogLine};
