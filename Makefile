@@ -44,5 +44,7 @@ deny:
 python:
 	paas-py/check
 
-bench:
-	cargo run --release -p paas-benches
+# Takes about ten minutes; `make bench ARGS="--only store,proxy"` runs a part, `ARGS=--quick` shows that it works.
+bench: machine
+	benches/setup.sh
+	cargo run --release --quiet -p paas-benches -- $(ARGS)

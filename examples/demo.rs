@@ -35,8 +35,9 @@ async fn main() -> Outcome<()> {
         git.allow_push(APP).await?;
     }
     let (mut server, api) = start_server(&data).await?;
+    let repository = git.url(APP).to_string();
     let shown = tokio::select! {
-        shown = show(&api, git.url(APP).as_str()) => shown,
+        shown = show(&api, &repository) => shown,
         _ = server.wait() => Err("the server ended".into()),
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
@@ -115,7 +116,8 @@ async fn start_server(data: &Path) -> Outcome<(Child, Api)> {
 
 /// The base images that `examples/setup/base-images.sh` brought, as the server's setting.
 async fn base_images() -> Outcome<String> {
-    let output = Command::new("docker").args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).output().await?;
+    let output =
+        Command::new("docker").args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).output().await?;
     let images = String::from_utf8_lossy(&output.stdout).into_owned();
     let entries = images.lines().filter_map(|image| {
         let key = image.strip_prefix("paas/")?;
@@ -191,7 +193,9 @@ async fn watch(api: &Api, id: &str) -> Outcome<()> {
         text.push_str(&String::from_utf8_lossy(&data));
         while let Some(end) = text.find('\n') {
             let line: String = text.drain(..=end).collect();
-            if let Some(event) = line.strip_prefix("data:").and_then(|data| serde_json::from_str::<Value>(data).ok()) {
+            if let Some(event) =
+                line.strip_prefix("data:").and_then(|data| serde_json::from_str::<Value>(data).ok())
+            {
                 print_event(&event, &mut began);
             }
         }
@@ -208,9 +212,11 @@ fn print_event(event: &Value, began: &mut Option<f64>) {
     let elapsed = seconds - *began.get_or_insert(seconds);
     let step = event["step"].as_str().unwrap_or_default();
     let what = match event["type"].as_str().unwrap_or_default() {
-        "started" => format!("{step} …"),
-        "finished" => format!("{step} done"),
-        "failed" => format!("{step} failed: {}", event["failure"]["message"].as_str().unwrap_or_default()),
+        "step_started" => format!("{step} …"),
+        "step_finished" => format!("{step} done"),
+        "step_failed" => {
+            format!("{step} failed: {}", event["failure"]["message"].as_str().unwrap_or_default())
+        }
         "ended" => "ended".to_owned(),
         _ => return,
     };

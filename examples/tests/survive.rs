@@ -100,7 +100,8 @@ impl Server {
     }
 
     async fn create(&self, name: &str, repository: &str) -> (String, String) {
-        let (status, app) = self.call(Method::POST, "/v1/apps", json!({ "name": name, "repository": repository })).await;
+        let (status, app) =
+            self.call(Method::POST, "/v1/apps", json!({ "name": name, "repository": repository })).await;
         assert_eq!(status, 201, "{app}");
         (app["id"].as_str().unwrap().to_owned(), app["deployment"]["id"].as_str().unwrap().to_owned())
     }
@@ -125,7 +126,9 @@ impl Server {
     async fn settle(&self, id: &str) -> Value {
         let until = Instant::now() + PATIENCE;
         loop {
-            let (_, waited) = self.call(Method::GET, &format!("/v1/deployments/{id}/wait?for=settled&timeout=30"), Value::Null).await;
+            let (_, waited) = self
+                .call(Method::GET, &format!("/v1/deployments/{id}/wait?for=settled&timeout=30"), Value::Null)
+                .await;
             if waited["reached"] == json!(true) {
                 return self.deployment(id).await;
             }
@@ -157,7 +160,9 @@ async fn a_killed_server_goes_on_where_it_was() {
     assert_eq!(server.settle(&first).await["state"], "running");
     let hammer = Hammer::start(machine.proxy_port, "steady", 4);
 
-    for (number, steps) in [&["fetch"][..], &["build"], &["start", "verify"], &["route", "retire"]].into_iter().enumerate() {
+    for (number, steps) in
+        [&["fetch"][..], &["build"], &["start", "verify"], &["route", "retire"]].into_iter().enumerate()
+    {
         let name = format!("work-{number}");
         machine.git.commit(&name, "main", slow_app(&name)).await.unwrap();
         if steps == ["fetch"] {
@@ -180,7 +185,12 @@ async fn a_killed_server_goes_on_where_it_was() {
     }
 
     let (answered, failures) = hammer.stop().await;
-    assert!(failures.is_empty(), "{} of {answered} failed: {:?}", failures.len(), &failures[..failures.len().min(3)]);
+    assert!(
+        failures.is_empty(),
+        "{} of {answered} failed: {:?}",
+        failures.len(),
+        &failures[..failures.len().min(3)]
+    );
     assert!(answered > 100, "only {answered} requests were answered");
     assert_eq!(machine.containers(&steady).len(), 1);
 

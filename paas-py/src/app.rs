@@ -59,8 +59,7 @@ impl App {
 async fn active(apps: &Apps, view: &AppView, known: Option<Deployment>) -> Result<Option<Deployment>> {
     match &view.active {
         Some(active) if !known.as_ref().is_some_and(|known| known.is(&active.id)) => {
-            let handle = apps.deployment(&active.id).await?;
-            Deployment::read(apps.clone(), handle).await.map(Some)
+            Deployment::of(apps.clone(), active.clone()).await.map(Some)
         }
         _ => Ok(known),
     }

@@ -154,8 +154,7 @@ async fn page_of_deployments(
     let page = apps.deployments(app, limit, cursor).await?;
     let mut items = Vec::with_capacity(page.items.len());
     for deployment in page.items {
-        let handle = apps.deployment(&deployment.id).await?;
-        items.push(Deployment::read(apps.clone(), handle).await?);
+        items.push(Deployment::of(apps.clone(), deployment).await?);
     }
     Ok(Page { items, next: page.next })
 }

@@ -28,10 +28,16 @@ pub(crate) struct Deployment {
 }
 
 impl Deployment {
-    /// Reads it for the first time.
+    /// Reads what was just accepted.
     pub(crate) async fn read(apps: Apps, handle: DeploymentHandle) -> Result<Self> {
         let seen = Arc::new(Mutex::new(handle.get().await?));
         Ok(Self { apps, handle, seen })
+    }
+
+    /// What was read already.
+    pub(crate) async fn of(apps: Apps, seen: paas_core::Deployment) -> Result<Self> {
+        let handle = apps.deployment(&seen.id).await?;
+        Ok(Self { apps, handle, seen: Arc::new(Mutex::new(seen)) })
     }
 
     pub(crate) fn is(&self, id: &DeploymentId) -> bool {

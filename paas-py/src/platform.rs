@@ -88,16 +88,16 @@ impl Platform {
     /// A platform in memory, gone with the program: `memory_git` takes repositories, and nothing is really built, run
     /// or served.
     #[staticmethod]
-    #[pyo3(signature = (*, domain="localhost".to_owned()))]
-    fn in_memory(py: Python<'_>, domain: String) -> PyResult<Self> {
-        wait(py, Self::start_in_memory(domain))
+    #[pyo3(signature = (*, domain="localhost"))]
+    fn in_memory(py: Python<'_>, domain: &str) -> PyResult<Self> {
+        wait(py, Self::start_in_memory(domain.to_owned()))
     }
 
     /// As `in_memory`.
     #[staticmethod]
-    #[pyo3(signature = (*, domain="localhost".to_owned()))]
-    fn in_memory_async(py: Python<'_>, domain: String) -> PyResult<Bound<'_, PyAny>> {
-        awaitable(py, Self::start_in_memory(domain))
+    #[pyo3(signature = (*, domain="localhost"))]
+    fn in_memory_async<'py>(py: Python<'py>, domain: &str) -> PyResult<Bound<'py, PyAny>> {
+        awaitable(py, Self::start_in_memory(domain.to_owned()))
     }
 
     /// A platform on this machine: state and logs in `directory`, code from git servers, builds and containers on its
@@ -113,27 +113,27 @@ impl Platform {
     /// taken.
     #[staticmethod]
     #[pyo3(signature = (
-        directory, *, domain="localhost".to_owned(), proxy_port=8080, allowed_hosts=Vec::new(), base_images=None,
-        ca_certificates=None, address_pool="10.181.0.0/16".to_owned()
+        directory, *, domain="localhost", proxy_port=8080, allowed_hosts=Vec::new(), base_images=None,
+        ca_certificates=None, address_pool="10.181.0.0/16"
     ))]
     fn local(
         py: Python<'_>,
         directory: PathBuf,
-        domain: String,
+        domain: &str,
         proxy_port: u16,
         allowed_hosts: Vec<String>,
         base_images: Option<Pairs<String>>,
         ca_certificates: Option<PathBuf>,
-        address_pool: String,
+        address_pool: &str,
     ) -> PyResult<Self> {
         let options = LocalOptions {
             directory,
-            domain,
+            domain: domain.to_owned(),
             proxy_port,
             allowed_hosts,
             base_images: base_images.map(|images| images.0),
             ca_certificates,
-            address_pool,
+            address_pool: address_pool.to_owned(),
         };
         wait(py, Self::start_local(options))
     }
@@ -141,27 +141,27 @@ impl Platform {
     /// As `local`.
     #[staticmethod]
     #[pyo3(signature = (
-        directory, *, domain="localhost".to_owned(), proxy_port=8080, allowed_hosts=Vec::new(), base_images=None,
-        ca_certificates=None, address_pool="10.181.0.0/16".to_owned()
+        directory, *, domain="localhost", proxy_port=8080, allowed_hosts=Vec::new(), base_images=None,
+        ca_certificates=None, address_pool="10.181.0.0/16"
     ))]
-    fn local_async(
-        py: Python<'_>,
+    fn local_async<'py>(
+        py: Python<'py>,
         directory: PathBuf,
-        domain: String,
+        domain: &str,
         proxy_port: u16,
         allowed_hosts: Vec<String>,
         base_images: Option<Pairs<String>>,
         ca_certificates: Option<PathBuf>,
-        address_pool: String,
-    ) -> PyResult<Bound<'_, PyAny>> {
+        address_pool: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let options = LocalOptions {
             directory,
-            domain,
+            domain: domain.to_owned(),
             proxy_port,
             allowed_hosts,
             base_images: base_images.map(|images| images.0),
             ca_certificates,
-            address_pool,
+            address_pool: address_pool.to_owned(),
         };
         awaitable(py, Self::start_local(options))
     }

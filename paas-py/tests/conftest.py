@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from support import REPOSITORY, page
 
 import paas
+from support import REPOSITORY, page
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """The awaited calls, on a platform in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
-from support import REPOSITORY, page, push_slow
 
 import paas
+from support import REPOSITORY, page, push_slow
 
 
 @pytest_asyncio.fixture
@@ -40,20 +40,30 @@ async def test_operations(platform: paas.Platform) -> None:
     updated = await apps.update_async(app, env={"KEY": "value"})
     await updated.deployment.outcome_async()
     states = []
-    for operation in (
-        apps.restart_async(app),
-        apps.stop_async(app),
-        apps.start_async(app),
-        apps.rollback_async(app, 1),
-        apps.deploy_async(app, no_cache=True),
-        platform.deploy_async(app),
-        apps.delete_async(app),
-    ):
-        deployment = await operation
+    # A call starts when it is made, not when it is awaited.
+    operations: list[Callable[[], asyncio.Future[paas.Deployment]]] = [
+        lambda: apps.restart_async(app),
+        lambda: apps.stop_async(app),
+        lambda: apps.start_async(app),
+        lambda: apps.rollback_async(app, 1),
+        lambda: apps.deploy_async(app, no_cache=True),
+        lambda: platform.deploy_async(app),
+    ]
+    for operate in operations:
+        deployment = await operate()
         assert await deployment.wait_async()
         states.append((deployment.kind, (await deployment.refresh_async()).state))
         assert await apps.deployment_async(deployment.id) == deployment
-    assert states[0] == ("restart", "running")
+    assert states == [
+        ("restart", "running"),
+        ("stop", "stopped"),
+        ("start", "running"),
+        ("rollback", "running"),
+        ("deploy", "running"),
+        ("deploy", "running"),
+    ]
+    deletion = await apps.delete_async(app)
+    assert (await deletion.outcome_async()).state == "deleted"
 
 
 async def test_two_with_one_name_get_one_app(platform: paas.Platform) -> None:
@@ -76,8 +86,7 @@ async def test_failures_are_raised(platform: paas.Platform) -> None:
     with pytest.raises(paas.NotFound):
         await platform.apps.get_async("nothing-here")
     with pytest.raises(paas.NotFound):
-        async for _ in platform.apps.releases("nothing-here"):
-            pytest.fail("there is no such app")
+        await anext(platform.apps.releases("nothing-here"))
 
 
 async def test_a_cancelled_task_leaves_the_deployment_alone(platform: paas.Platform) -> None:
@@ -105,13 +114,15 @@ async def test_a_stream_goes_on_where_a_cancelled_reader_left_it(platform: paas.
     app = await platform.apps.create_async("hello", REPOSITORY)
     events = app.deployment.events()
     seen: list[int] = []
+
+    async def read() -> None:
+        async for event in events:
+            seen.append(event.version)
+
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
-            async for event in events:
-                seen.append(event.version)  # noqa: PERF401
+        await asyncio.wait_for(read(), timeout=0.1)
     assert seen
-    async for event in events:
-        seen.append(event.version)
+    await read()
     assert seen == list(range(1, len(seen) + 1))
 
 

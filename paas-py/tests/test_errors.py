@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from support import REPOSITORY, page
 
 import paas
 from paas import words
+from support import REPOSITORY, page
 
 CORE = Path(__file__).parents[2] / "paas-core" / "src"
 
@@ -79,7 +79,9 @@ def test_bad_ports(platform: paas.Platform, port: int) -> None:
         platform.apps.create("hello", REPOSITORY, port=port)
 
 
-@pytest.mark.parametrize("url", ["file:///etc", "git://h/r", "ext::sh -c id", "../x", "http://127.0.0.1/r.git"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc", "git://h/r", "ext::sh -c id", "../x", "http://127.0.0.1/r.git"]
+)
 def test_bad_repositories(platform: paas.Platform, url: str) -> None:
     with pytest.raises(paas.Invalid):
         platform.apps.create("hello", url)
@@ -109,7 +111,10 @@ def test_secrets_stay_secret(platform: paas.Platform) -> None:
         platform.apps.update(app, env={"KEY=canary-assigned": "x"})
     error, other = caught.value, assigned.value
     shown = [
-        *(repr(each) for each in (platform, platform.apps, app, deployment, error, other, platform.memory_git)),
+        *(
+            repr(each)
+            for each in (platform, platform.apps, app, deployment, error, other, platform.memory_git)
+        ),
         *(repr(event) for event in deployment.events()),
         *(repr(line) for line in app.logs()),
         *(repr(release) for release in platform.apps.releases(app)),

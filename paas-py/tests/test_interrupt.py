@@ -5,16 +5,16 @@ import threading
 from types import FrameType
 
 import pytest
-from support import REPOSITORY, push_slow, until_built
 
 import paas
+from support import REPOSITORY, push_slow, until_built
 
 
 def test_a_blocking_wait_is_interrupted_and_the_deployment_goes_on(platform: paas.Platform) -> None:
     push_slow(platform, seconds=0.5)
     app = platform.apps.create("hello", REPOSITORY)
     until_built(app.deployment)
-    threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         app.deployment.outcome()
     assert app.deployment.refresh().state == "building"
@@ -24,12 +24,8 @@ def test_a_blocking_wait_is_interrupted_and_the_deployment_goes_on(platform: paa
 def test_an_iteration_is_interrupted(platform: paas.Platform) -> None:
     push_slow(platform)
     app = platform.apps.create("hello", REPOSITORY)
-
-    def interrupt() -> None:
-        until_built(app.deployment)
-        signal.raise_signal(signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
+    until_built(app.deployment)
+    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         list(app.deployment.events())
     app.deployment.cancel()
@@ -45,7 +41,7 @@ def test_a_handler_that_raises_nothing_interrupts_nothing(platform: paas.Platfor
     before = signal.signal(signal.SIGUSR1, note)
     try:
         app = platform.apps.create("hello", REPOSITORY)
-        threading.Timer(0.05, signal.raise_signal, [signal.SIGUSR1]).start()
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGUSR1]).start()
         assert app.deployment.outcome().state == "running"
     finally:
         signal.signal(signal.SIGUSR1, before)

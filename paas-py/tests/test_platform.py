@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 import pytest
-from support import REPOSITORY, page, push_slow, until_built
 
 import paas
+from support import REPOSITORY, page, push_slow, until_built
 
 STEPS = ["fetch", "plan", "build", "start", "verify", "route", "retire"]
 

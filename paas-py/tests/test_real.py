@@ -23,7 +23,15 @@ POOL = "10.189.0.0/16"
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[str]:
     """Yields the URL of an empty repository on a git server of its own."""
-    command = ["cargo", "run", "--quiet", "--package=paas-git", "--features=testing", "--example=git_server", "--"]
+    command = [
+        "cargo",
+        "run",
+        "--quiet",
+        "--package=paas-git",
+        "--features=testing",
+        "--example=git_server",
+        "--",
+    ]
     command += [f"--directory={tmp_path / 'served'}", "--repository=hello", "--allow-push"]
     words = [word for argument in command for word in argument.split("=", 1)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603

@@ -74,6 +74,11 @@ impl Hub {
         self.work.notified().await;
     }
 
+    /// Has somebody look for work again.
+    pub(crate) fn wake(&self) {
+        self.work.notify_one();
+    }
+
     fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<StreamId, watch::Sender<u64>>> {
         // Nothing that panics runs under this lock.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)

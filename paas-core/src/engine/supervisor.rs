@@ -159,6 +159,8 @@ impl Engine {
             if let Some(count) = locked(&self.busy).get_mut(&class) {
                 *count -= 1;
             }
+            // What it released may have been looked at while it still counted as busy.
+            self.hub.wake();
         });
     }
 

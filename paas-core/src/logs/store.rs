@@ -152,18 +152,19 @@ where
     S: Deref<Target: LogStore> + Clone + Send + Sync + 'a,
 {
     query.direction = LogDirection::Forward;
-    let pages = futures::stream::try_unfold((store, query, false), |(store, mut query, waiting)| async move {
-        // A filter may pass nothing for long: wait behind the newest line of the app, not of the filter.
-        if waiting {
-            store.wait(&query.app, query.after).await?;
-        }
-        let newest = newest_time(&*store, &query.app).await?;
-        let page = store.read(&query).await?;
-        let reached = if page.has_more { page.lines.last().map(|line| line.at) } else { newest };
-        let last = page.lines.last().map(|line| line.at);
-        query.after = query.after.max(reached).max(last);
-        Ok(Some((page.lines, (store, query, !page.has_more))))
-    });
+    let pages =
+        futures::stream::try_unfold((store, query, false), |(store, mut query, waiting)| async move {
+            // A filter may pass nothing for long: wait behind the newest line of the app, not of the filter.
+            if waiting {
+                store.wait(&query.app, query.after).await?;
+            }
+            let newest = newest_time(&*store, &query.app).await?;
+            let page = store.read(&query).await?;
+            let reached = if page.has_more { page.lines.last().map(|line| line.at) } else { newest };
+            let last = page.lines.last().map(|line| line.at);
+            query.after = query.after.max(reached).max(last);
+            Ok(Some((page.lines, (store, query, !page.has_more))))
+        });
     pages
         .map(|page: Result<Vec<LogLine>>| match page {
             Ok(lines) => futures::stream::iter(lines.into_iter().map(Ok).collect::<Vec<_>>()),

@@ -245,7 +245,9 @@ impl Apps {
     /// # Errors
     /// `Invalid` with the code `cursor` for a cursor that is not from this list; the store's.
     pub async fn list(&self, limit: usize, cursor: Option<Cursor>) -> Result<Page<AppView>> {
-        check_cursor(cursor.as_ref(), |cursor| cursor.value == cursor.id && cursor.id.parse::<AppId>().is_ok())?;
+        check_cursor(cursor.as_ref(), |cursor| {
+            cursor.value == cursor.id && cursor.id.parse::<AppId>().is_ok()
+        })?;
         let options = PageOptions { descending: false, limit, cursor };
         let page: Page<Versioned<App>> =
             self.platform.records().scan(&self.scope(), "id", IndexRange::all(), options).await?;
@@ -515,7 +517,9 @@ impl Apps {
     ) -> Result<Page<T>> {
         let app = self.find(app).await?.value;
         let prefix = format!("{}/", app.id);
-        check_cursor(cursor.as_ref(), |cursor| cursor.value.starts_with(&prefix) && cursor.value.ends_with(&cursor.id))?;
+        check_cursor(cursor.as_ref(), |cursor| {
+            cursor.value.starts_with(&prefix) && cursor.value.ends_with(&cursor.id)
+        })?;
         let range = IndexRange::starting_with(prefix);
         let options = PageOptions { descending: true, limit, cursor };
         let page: Page<Versioned<T>> =

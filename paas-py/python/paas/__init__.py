@@ -1,7 +1,8 @@
-"""An embeddable platform-as-a-service: a git repository goes in, a verified live URL comes out, durably.
+"""An embeddable platform-as-a-service: a git repository goes in, a verified live URL comes out.
 
-Every call that waits exists twice: ``x()`` blocks, ``x_async()`` is awaited. Nothing that was accepted depends on
-being watched: an interrupted wait, a cancelled task or a forgotten object leaves the deployment alone.
+Every call that waits exists twice: ``x()`` blocks, ``x_async()`` starts at once and is awaited. Nothing that
+was accepted depends on being watched: an interrupted wait, a cancelled task or a forgotten object leaves the
+deployment alone.
 """
 
 from paas._paas import App, Apps, Deployment, LogLine, MemoryGit, MemoryHost, Platform, Release, Stream

@@ -2,12 +2,24 @@ from asyncio import Future
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
-from types import EllipsisType, TracebackType
+from types import EllipsisType, GenericAlias, TracebackType
 from typing import Generic, Self, TypeVar, final
 
 from paas.errors import PaasError
 from paas.events import Event
 from paas.words import AppState, DeploymentState, LogOutput, LogSource, OperationKind, Step
+
+__all__ = [
+    "App",
+    "Apps",
+    "Deployment",
+    "LogLine",
+    "MemoryGit",
+    "MemoryHost",
+    "Platform",
+    "Release",
+    "Stream",
+]
 
 _Item = TypeVar("_Item", covariant=True)
 
@@ -238,6 +250,7 @@ class LogLine:
 
 @final
 class Stream(Generic[_Item]):
+    def __class_getitem__(cls, key: object) -> GenericAlias: ...
     def __iter__(self) -> Iterator[_Item]: ...
     def __next__(self) -> _Item: ...
     def __aiter__(self) -> AsyncIterator[_Item]: ...

@@ -99,7 +99,7 @@ class Timeout(PaasError, kind="timeout"):
 
 
 class Unsupported(PaasError, kind="unsupported"):
-    """This platform cannot do it at all."""
+    """The platform cannot do it at all."""
 
 
 class BuildFailed(PaasError, kind="build_failed"):

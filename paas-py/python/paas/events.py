@@ -21,7 +21,9 @@ class Event(Mapping[str, Any]):
     at: datetime
     """When it was recorded."""
 
-    def __init__(self, stream: str, version: int, position: int, at: datetime, data: Mapping[str, Any]) -> None:
+    def __init__(
+        self, stream: str, version: int, position: int, at: datetime, data: Mapping[str, Any]
+    ) -> None:
         self.stream = stream
         self.version = version
         self.position = position

@@ -1,0 +1,99 @@
+//! The platform's own engine on its SQLite store; code, builds, containers and routes are in memory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use futures::future::try_join_all;
+use paas_core::memory::{
+    MemoryBuilder, MemoryFiles, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryRuntime,
+};
+use paas_core::{
+    Addressing, Clock, DeploymentHandle, Event, GitProvider, Keyring, NewApp, Platform, Settings, SystemClock,
+};
+use paas_store::SqliteStore;
+
+use crate::Result;
+use crate::contest::Turn;
+use crate::contestant::{CLIENTS, processor_seconds};
+
+const REPOSITORY: &str = "https://git.example.com/team/hello.git";
+
+/// A repository in memory with one page.
+pub(crate) fn repository() -> Result<Arc<dyn GitProvider>> {
+    let git = MemoryGit::new();
+    git.commit(&REPOSITORY.parse()?, &"main".parse()?, MemoryFiles::from([("index.html", "<h1>hello</h1>")]));
+    Ok(Arc::new(git))
+}
+
+/// A platform on a durable store whose effects take no time.
+pub(crate) async fn platform(folder: &Path, git: Arc<dyn GitProvider>, host: MemoryHost) -> Result<Platform> {
+    let clock = Arc::new(SystemClock::new());
+    let settings = Settings { build_slots: CLIENTS, operation_slots: 2 * CLIENTS, ..Settings::default() };
+    Ok(Platform::builder()
+        .clock(clock.clone())
+        .store(Arc::new(SqliteStore::open(folder.join("state.db"), clock.clone()).await?))
+        .keyring(Keyring::open(&folder.join("master.key"))?)
+        .git(git)
+        .image_builder(Arc::new(MemoryBuilder::new(host.clone())))
+        .runtime(Arc::new(MemoryRuntime::new(host).with_addressing(Addressing::Runtime)))
+        .ingress(Arc::new(MemoryIngress::new()))
+        .logs(Arc::new(MemoryLogStore::new(clock)))
+        .settings(settings)
+        .start()
+        .await?)
+}
+
+/// An app from the repository in memory.
+pub(crate) fn new_app(name: &str) -> Result<NewApp> {
+    Ok(NewApp::new(name, REPOSITORY)?)
+}
+
+/// How many steps an operation has finished.
+async fn steps(handle: &DeploymentHandle) -> Result<u64> {
+    let events: Vec<_> = handle.events(0).try_collect().await?;
+    Ok(events.iter().filter(|recorded| matches!(recorded.event, Event::Finished { .. })).count() as u64)
+}
+
+/// Every client deploys its app again as soon as it is live, and the steps that end are counted.
+pub(crate) async fn measure(folder: &Path, time: Duration) -> Result<Turn> {
+    let host = MemoryHost::new(Arc::new(SystemClock::new()));
+    let platform = platform(folder, repository()?, host).await?;
+    let names: Vec<String> = (0..CLIENTS).map(|client| format!("app-{client}")).collect();
+    let apps = platform.apps();
+    let first = try_join_all(names.iter().map(|name| async {
+        let handle = apps.create(new_app(name)?).await?.first_deployment()?;
+        handle.outcome().await?;
+        Ok::<_, crate::Error>(handle)
+    }));
+    let first = first.await?;
+    let steps_each = steps(first.first().ok_or("there are no apps")?).await?;
+
+    let (is_over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let clock = SystemClock::new();
+    let (begun, processor) = (clock.elapsed(), processor_seconds()?);
+    let clients: Vec<_> = names
+        .into_iter()
+        .map(|name| {
+            let (platform, is_over, count) = (platform.clone(), is_over.clone(), count.clone());
+            tokio::spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    platform.deploy(name.as_str()).await?.outcome().await?;
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok::<_, paas_core::Error>(())
+            })
+        })
+        .collect();
+    clock.sleep(time).await;
+    let (deployments, seconds) = (count.load(Ordering::Relaxed), (clock.elapsed() - begun).as_secs_f64());
+    let turn = Turn::of_rate((deployments * steps_each) as f64, seconds, processor_seconds()? - processor);
+    is_over.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await??;
+    }
+    platform.shutdown().await;
+    Ok(turn)
+}
