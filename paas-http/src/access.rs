@@ -12,7 +12,7 @@ use http::header::AUTHORIZATION;
 use paas_core::{Clock, Error, Kind, Retry};
 use sha2::{Digest, Sha256};
 
-use crate::problem::Problem;
+use crate::problem::Result;
 
 /// How many bad attempts a caller has in a [`WINDOW`] before they are answered 429.
 const ATTEMPTS: u32 = 20;
@@ -88,11 +88,7 @@ fn digest(token: &str) -> [u8; 32] {
 }
 
 /// Answers 401 without the token, and 429 to those who keep trying.
-pub(crate) async fn guard(
-    State(access): State<Access>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
+pub(crate) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Result<Response> {
     let (parts, body) = request.into_parts();
     // A token in an address ends up in logs and histories: nobody should get used to it.
     let is_in_query = parts.uri.query().is_some_and(|query| {

@@ -14,7 +14,7 @@ use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::problem::{Problem, Result};
+use crate::problem::{Refusal, Result};
 
 /// The longest body.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -34,7 +34,7 @@ where
     T: DeserializeOwned,
     Arc<dyn Clock>: FromRef<S>,
 {
-    type Rejection = Problem;
+    type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let is_json = is_json(&request);
@@ -44,7 +44,7 @@ where
             bytes = collect(request.into_body()) => bytes?,
             () = clock.sleep(PATIENCE) => {
                 let detail = "the body did not arrive in time";
-                return Err(Problem::of_request(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail));
+                return Err(Refusal::of_request(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail));
             }
         };
         if bytes.is_empty() {
@@ -52,7 +52,7 @@ where
         }
         if !is_json {
             let detail = "the body must be JSON";
-            return Err(Problem::of_request(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail)
+            return Err(Refusal::of_request(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail)
                 .hint("send the header `Content-Type: application/json`"));
         }
         typed(parse(&bytes)?).map(Self)
@@ -71,14 +71,14 @@ async fn collect(body: Body) -> Result<Vec<u8>> {
         Ok(collected) => Ok(collected.to_bytes().into()),
         Err(error) if error.is::<LengthLimitError>() => {
             let detail = "the body is longer than 1 MiB";
-            Err(Problem::of_request(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
+            Err(Refusal::of_request(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
         }
         Err(_) => Err(malformed("the body ended before it was complete")),
     }
 }
 
-fn malformed(detail: impl Into<String>) -> Problem {
-    Problem::of_request(StatusCode::BAD_REQUEST, "malformed_json", detail)
+fn malformed(detail: impl Into<String>) -> Refusal {
+    Refusal::of_request(StatusCode::BAD_REQUEST, "malformed_json", detail)
 }
 
 fn parse(bytes: &[u8]) -> Result<Value> {
@@ -98,7 +98,7 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let (field, detail) = explain(&path, &error.inner().to_string());
-        Problem::of_request(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).field(field)
+        Refusal::of_request(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).field(field)
     })
 }
 

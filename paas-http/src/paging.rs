@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::problem::{Problem, Result};
+use crate::problem::{Refusal, Result};
 
 /// The most items of a page; the most log lines have a bound of their own.
 const MAX_ITEMS: usize = 200;
@@ -109,7 +109,7 @@ pub(crate) fn decode<T: DeserializeOwned>(text: &str) -> Result<T> {
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or_else(bad_cursor)
 }
 
-pub(crate) fn bad_cursor() -> Problem {
-    Problem::of_request(StatusCode::BAD_REQUEST, "cursor", "the cursor is not from this list")
+pub(crate) fn bad_cursor() -> Refusal {
+    Refusal::of_request(StatusCode::BAD_REQUEST, "cursor", "the cursor is not from this list")
         .hint("take it from the page before, or begin without one")
 }

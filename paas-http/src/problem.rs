@@ -53,7 +53,11 @@ pub(crate) struct FieldError {
     detail: String,
 }
 
-pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
+/// Why a request is refused: the [`Problem`] that it is answered with.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal(Box<Problem>);
+
+pub(crate) type Result<T, E = Refusal> = std::result::Result<T, E>;
 
 /// The one mapping of errors to statuses.
 fn status(kind: Kind, code: Option<&str>) -> StatusCode {
@@ -76,26 +80,35 @@ fn status(kind: Kind, code: Option<&str>) -> StatusCode {
     }
 }
 
-impl Problem {
+impl Refusal {
     /// A problem of the request itself, which reached no operation.
     pub(crate) fn of_request(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let error = Error::invalid("request", detail).code(code);
-        Self { status: status.as_u16(), title: title(status), ..Self::from(Failure::from(&error)) }
+        let problem = Problem::from(Failure::from(&error));
+        Self(Box::new(Problem { status: status.as_u16(), title: title(status), ..problem }))
     }
 
     #[must_use]
     pub(crate) fn hint(mut self, hint: &str) -> Self {
-        self.hint = Some(hint.to_owned());
+        self.0.hint = Some(hint.to_owned());
         self
     }
 
     /// Names the field that is wrong.
     #[must_use]
     pub(crate) fn field(mut self, field: impl Into<String>) -> Self {
-        self.errors.push(FieldError { field: field.into(), detail: self.detail.clone() });
+        let detail = self.0.detail.clone();
+        self.0.errors.push(FieldError { field: field.into(), detail });
         self
     }
 
+    /// The answer, for one request.
+    pub(crate) fn into_answer(self, request_id: &str) -> Response {
+        self.0.into_answer(request_id)
+    }
+}
+
+impl Problem {
     #[must_use]
     pub(crate) fn log_cursor(mut self, cursor: String) -> Self {
         self.log_cursor = Some(cursor);
@@ -108,8 +121,7 @@ impl Problem {
         self
     }
 
-    /// The answer, for one request.
-    pub(crate) fn into_answer(mut self, request_id: &str) -> Response {
+    fn into_answer(mut self, request_id: &str) -> Response {
         self.request_id = Some(request_id.to_owned());
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(&self)).into_response();
@@ -152,9 +164,9 @@ impl From<Failure> for Problem {
     }
 }
 
-impl From<Error> for Problem {
+impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        let mut problem = Self::from(Failure::from(&error));
+        let mut problem = Problem::from(Failure::from(&error));
         if problem.status >= 500 {
             tracing::error!(?error, "a request failed");
         }
@@ -162,14 +174,14 @@ impl From<Error> for Problem {
             // At least a second: a client that comes back at once helps nobody.
             problem.retry_after_seconds = Some(after.map_or(1, |after| after.as_secs().saturating_add(1)));
         }
-        problem
+        Self(Box::new(problem))
     }
 }
 
 /// Left in the response for the layer that knows the request's id: see [`crate::requests`].
-impl IntoResponse for Problem {
+impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
         response.extensions_mut().insert(self);
         response

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use paas_core::Ids;
 use tracing::Instrument;
 
-use crate::problem::{Problem, Result};
+use crate::problem::{Refusal, Result};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
@@ -23,7 +23,7 @@ pub(crate) async fn identify(State(ids): State<Arc<dyn Ids>>, request: Request, 
     // The query is left out: people put secrets there.
     let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
     let mut response = next.run(request).instrument(span).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+    if let Some(problem) = response.extensions_mut().remove::<Refusal>() {
         let mut answer = problem.into_answer(&id);
         // What the router said beside it, such as the allowed methods.
         for (name, value) in response.headers() {
@@ -45,7 +45,7 @@ pub(crate) async fn identify(State(ids): State<Arc<dyn Ids>>, request: Request, 
 pub(crate) async fn refuse_unknown_parameters(request: Request, next: Next) -> Result<Response> {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     if changes && request.uri().query().is_some_and(|query| !query.is_empty()) {
-        return Err(Problem::of_request(
+        return Err(Refusal::of_request(
             StatusCode::BAD_REQUEST,
             "unknown_parameter",
             "this endpoint takes no parameters in its address",
@@ -55,14 +55,14 @@ pub(crate) async fn refuse_unknown_parameters(request: Request, next: Next) -> R
 }
 
 /// Nothing is at this path.
-pub(crate) async fn nothing_here() -> Problem {
-    Problem::of_request(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
+pub(crate) async fn nothing_here() -> Refusal {
+    Refusal::of_request(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address")
         .hint("/openapi.json lists what there is")
 }
 
 /// The path is right, the method is not.
-pub(crate) async fn wrong_method() -> Problem {
-    Problem::of_request(
+pub(crate) async fn wrong_method() -> Refusal {
+    Refusal::of_request(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
         "this address has no such method",

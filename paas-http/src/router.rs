@@ -146,7 +146,6 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// # Guarantees
 /// Without the token nothing is reached but `/livez`, `/readyz`, `/health`, `/openapi.json` and `/docs`, which tell
 /// nothing about what the platform does. Every answer has a `Request-Id`; every error is `application/problem+json`.
-#[must_use]
 pub fn router(platform: Platform, options: Options) -> Router {
     let Options { access, metrics, streams, closing } = options;
     let ids = platform.ids().clone();

@@ -1,5 +1,7 @@
 //! The server as an operator meets it: its files, its errors, its stops.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests, and what they share
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -91,9 +93,8 @@ async fn what_keeps_it_from_starting_is_said() {
     let error = start(taken).await.unwrap_err();
     assert!(error.message().contains(&server.address().to_string()) && error.hinted().is_some(), "{error}");
 
-    // The one that failed may still be closing its files.
-    let third = tempfile::tempdir().unwrap();
-    let mut bad_name = config(third.path());
+    // The one that failed has let go of the directory.
+    let mut bad_name = config(other.path());
     bad_name.installation = "Not a name".to_owned();
     assert_eq!(start(bad_name).await.unwrap_err().kind(), Kind::Invalid);
 

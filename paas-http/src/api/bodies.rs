@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::types::{HealthProbe, Visibility};
 use crate::json::present;
-use crate::problem::{Problem, Result};
+use crate::problem::{Refusal, Result};
 
 /// An app that somebody wants.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -166,7 +166,7 @@ pub(crate) struct NewRollback {
 
 /// Names the field whose value broke a rule.
 fn named<T>(field: &str, result: paas_core::Result<T>) -> Result<T> {
-    result.map_err(|error: Error| Problem::from(error).field(field))
+    result.map_err(|error: Error| Refusal::from(error).field(field))
 }
 
 fn parsed<T: std::str::FromStr<Err = Error>>(field: &str, text: Option<String>) -> Result<Option<T>> {
@@ -213,7 +213,7 @@ impl AppPatch {
     pub(crate) fn into_core(self) -> Result<AppChanges> {
         let irremovable = |field: &str| {
             let detail = format!("{field} can't be removed");
-            Problem::of_request(http::StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).field(field)
+            Refusal::of_request(http::StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail).field(field)
         };
         let repository = match self.repository {
             Some(None) => return Err(irremovable("repository")),

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::types::{LogDirection, LogSource, LogStream};
 use crate::paging::{Limit, bad_cursor, decode, encode, link_next};
-use crate::problem::{Problem, Result};
+use crate::problem::{Problem, Refusal, Result};
 use crate::query::{Parameters, Segment};
 use crate::router::Frontend;
 use crate::streams::{data, resume_at};
@@ -137,7 +137,7 @@ fn moment(name: &'static str, text: &str, now: Timestamp) -> Result<Timestamp> {
     relative.unwrap_or_else(|| text.parse().ok()).ok_or_else(|| {
         let detail =
             format!("{name} must be `now`, `now-1h` or a time such as 2026-01-01T00:00:00.123456789Z");
-        Problem::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail).field(name)
+        Refusal::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail).field(name)
     })
 }
 
@@ -146,7 +146,7 @@ fn last_seen(headers: &HeaderMap) -> Result<Option<Timestamp>> {
     let Some(value) = headers.get(LAST_LOG_NANO) else { return Ok(None) };
     value.to_str().ok().and_then(nanoseconds).map(Some).ok_or_else(|| {
         let detail = "X-Last-Log-Nano must be a time in nanoseconds: the `last_timestamp` of a page";
-        Problem::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail)
+        Refusal::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail)
     })
 }
 
@@ -161,7 +161,7 @@ impl LogParameters {
     ) -> Result<LogQuery> {
         if self.q.as_ref().is_some_and(|text| text.len() > MAX_SEARCH_BYTES) {
             let detail = "q must have at most 1,024 bytes";
-            return Err(Problem::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail).field("q"));
+            return Err(Refusal::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail).field("q"));
         }
         let goes_on = after.is_some() || self.cursor.is_some();
         let from = match &self.from {

@@ -65,6 +65,26 @@ impl Server {
     /// `Invalid` for a setting or file that is not valid; `Unsupported` for an engine that is too old.
     pub async fn start(config: ServerConfig, launcher: Launcher) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let directory = &config.data_directory;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+            let message = format!("the data directory {} can't be made", directory.display());
+            Error::new(Kind::Unavailable, "server.start", message).source(error)
+        })?;
+        // First: it locks the directory.
+        let store = Arc::new(SqliteStore::open(directory.join("paas.db"), clock.clone()).await?);
+        let server = Self::assemble(config, launcher, store.clone(), clock).await;
+        if server.is_err() {
+            store.close().await;
+        }
+        server
+    }
+
+    async fn assemble(
+        config: ServerConfig,
+        launcher: Launcher,
+        store: Arc<SqliteStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let context = Context::new(clock.clone());
         let settings = Settings {
@@ -73,13 +93,7 @@ impl Server {
             address_pool: config.pool()?,
             ..Settings::default()
         };
-        let directory = config.data_directory.clone();
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
-            let message = format!("the data directory {} can't be made", directory.display());
-            Error::new(Kind::Unavailable, "server.start", message).source(error)
-        })?;
-        // First: it locks the directory.
-        let store = Arc::new(SqliteStore::open(directory.join("paas.db"), clock.clone()).await?);
+        let directory = &config.data_directory;
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
             let message = format!("the API can't listen at {}: {error}", config.listen);
             Error::new(Kind::Unavailable, "server.listen", message)

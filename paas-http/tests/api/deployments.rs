@@ -12,7 +12,7 @@ fn slow() -> Script {
 
 async fn until_building(world: &World) {
     while world.host.builds_running() == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        world.pause().await;
     }
 }
 
@@ -83,7 +83,7 @@ async fn a_failed_deployment_tells_step_fault_lines_and_hint_as_an_error_does() 
     let path = format!("/v1/deployments/{id}/logs?direction=backward&cursor={cursor}");
     // Lines are stored a moment after they are written.
     while !world.get(&path).await.expect(200).text.contains("collecting") {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        world.pause().await;
     }
 }
 
@@ -122,7 +122,7 @@ async fn one_that_waits_for_a_build_slot_says_at_which_place() {
         if places.iter().flatten().any(|place| *place >= 1) {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        world.pause().await;
     }
 }
 
@@ -225,6 +225,6 @@ async fn streams_are_bounded_in_number() {
     }
     drop(frames);
     while world.get(&format!("{path}/wait?timeout=0")).await.status != 200 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        world.pause().await;
     }
 }

@@ -1,7 +1,6 @@
 //! Log lines: exact pages, and streams that lose nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 use paas_core::{AppId, LogSource, LogStore, LogStream, NewLogLine};
@@ -259,7 +258,7 @@ async fn logs_are_read_whatever_state_the_app_is_in() {
         if texts(&page).contains(&"step 1".to_owned()) {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        world.pause().await;
     }
 }
 

@@ -1,5 +1,7 @@
 //! The API as clients meet it: over HTTP, on a platform in memory.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests, and what they share
+
 mod access;
 mod apps;
 mod deployments;

@@ -142,6 +142,11 @@ impl World {
         self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap()
     }
 
+    /// A moment, for what is looked at again and again.
+    pub(crate) async fn pause(&self) {
+        self.platform.clock().sleep(Duration::from_millis(2)).await;
+    }
+
     /// Exactly this request.
     pub(crate) async fn raw(
         &self,
