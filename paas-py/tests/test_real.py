@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -61,10 +62,10 @@ def push(folder: Path, repository: str) -> None:
 def get(url: str) -> tuple[int, str]:
     """Asks the proxy for the page, without looking the host up."""
     address = urlsplit(url)
-    connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=10)
-    connection.request("GET", "/", headers={"Host": address.netloc})
-    response = connection.getresponse()
-    return response.status, response.read().decode()
+    with closing(http.client.HTTPConnection("127.0.0.1", address.port, timeout=10)) as connection:
+        connection.request("GET", "/", headers={"Host": address.netloc})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
 
 def test_a_repository_becomes_a_page_that_answers(tmp_path: Path, repository: str) -> None:

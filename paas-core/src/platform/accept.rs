@@ -227,7 +227,11 @@ impl Platform {
                 at: now,
                 event: event.clone(),
             };
-            state = state.apply(&recorded).map_err(|error| Error::internal("platform.end_queued", error))?;
+            // A worker has begun it since the status was read: the caller looks again.
+            state = state.apply(&recorded).map_err(|error| {
+                Error::new(Kind::Conflict, "platform.end_queued", "the operation has begun meanwhile")
+                    .source(error)
+            })?;
             project(&state, &recorded, &mut deployment, status);
         }
         parts.appends.push(records::append(scope.clone(), stream, before, now, &events)?);
