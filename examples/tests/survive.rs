@@ -144,11 +144,11 @@ impl Server {
 
 /// A page from a program that takes a moment to listen, built by a step that takes a moment.
 fn slow_app(text: &str) -> MemoryFiles {
-    let dockerfile = format!(
-        "FROM paas/static:1\nRUN [\"/bin/busybox\", \"sleep\", \"2\"]\nCOPY index.html /site/index.html\n\
-         CMD [\"/bin/busybox\", \"sh\", \"-c\", \"sleep 1; exec /bin/busybox httpd -f -p $PORT -h /site\"]\n"
+    let dockerfile = concat!(
+        "FROM paas/static:1\nRUN [\"/bin/busybox\", \"sleep\", \"2\"]\nCOPY index.html /site/index.html\n",
+        "CMD [\"/bin/busybox\", \"sh\", \"-c\", \"sleep 1; exec /bin/busybox httpd -f -p $PORT -h /site\"]\n"
     );
-    MemoryFiles::from([("Dockerfile", dockerfile), ("index.html", text.to_owned())])
+    MemoryFiles::from([("Dockerfile", dockerfile), ("index.html", text)])
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! The in-memory ingress keeps the trait's promises.
 #![cfg(feature = "testing")]
+#![allow(clippy::panic)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
