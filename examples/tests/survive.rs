@@ -148,7 +148,7 @@ fn slow_app(text: &str) -> MemoryFiles {
         "FROM paas/static:1\nRUN [\"/bin/busybox\", \"sleep\", \"2\"]\nCOPY index.html /site/index.html\n",
         "CMD [\"/bin/busybox\", \"sh\", \"-c\", \"sleep 1; exec /bin/busybox httpd -f -p $PORT -h /site\"]\n"
     );
-    MemoryFiles::from([("Dockerfile", dockerfile), ("index.html", text)])
+    MemoryFiles::from([("Dockerfile", dockerfile.to_owned()), ("index.html", text.to_owned())])
 }
 
 #[tokio::test(flavor = "multi_thread")]
