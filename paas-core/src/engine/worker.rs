@@ -206,10 +206,25 @@ impl Drive<'_> {
         context: &Context,
         effect: impl Future<Output = Result<T>>,
     ) -> Result<Attended<T>> {
+        let stop = self.worker.stop.clone();
+        tokio::select! {
+            biased;
+            result = effect => {
+                let is_interrupted = stop.is_cancelled() && context.is_cancelled() && result.is_err();
+                Ok(if is_interrupted { Attended::Interrupted } else { Attended::Done(result) })
+            }
+            // Beside the effect, which goes on meanwhile: what this waits for, such as a connection to the store, may
+            // be what the effect was just given.
+            overdue = self.watch(context) => overdue.map(|error| Attended::Done(Err(error))),
+        }
+    }
+
+    /// Renews the lease and looks for a request to cancel, until a cancelled effect is overdue: answers the error that
+    /// stands for it. Dropping it is safe at any time.
+    async fn watch(&mut self, context: &Context) -> Result<Error> {
         let clock = self.services().clock.clone();
         let renewal = self.services().settings.lease_renewal;
         let stop = self.worker.stop.clone();
-        let mut effect = std::pin::pin!(effect);
         let mut renew_at = clock.elapsed() + renewal;
         let (mut cancel_until, mut stop_at) = (None, None);
         loop {
@@ -220,17 +235,13 @@ impl Drive<'_> {
                 [Some(renew_at), cancel_until, stop_at].into_iter().flatten().min().unwrap_or(renew_at);
             tokio::select! {
                 biased;
-                result = &mut effect => {
-                    let is_interrupted = stop.is_cancelled() && context.is_cancelled() && result.is_err();
-                    return Ok(if is_interrupted { Attended::Interrupted } else { Attended::Done(result) });
-                }
                 () = stop.cancelled(), if stop_at.is_none() => stop_at = Some(clock.elapsed() + STOP_GRACE),
                 () = self.news.changed() => self.watch_for_cancel(context).await?,
                 () = clock.sleep(wake_at.saturating_sub(clock.elapsed())) => {
                     let now = clock.elapsed();
                     if cancel_until.is_some_and(|until| now >= until) {
                         tracing::warn!(deployment = %self.journal.spec.id, "a cancelled step did not end in time");
-                        return Ok(Attended::Done(Err(Error::cancelled("worker.attend"))));
+                        return Ok(Error::cancelled("worker.attend"));
                     }
                     if stop_at.is_some_and(|at| now >= at) {
                         context.cancel();

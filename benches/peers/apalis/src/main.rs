@@ -36,8 +36,8 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let config = Config::default().queue("steps").batch_size(AT_ONCE);
     let backend = SqliteStorage::new(&pool).with_config(config).poll_with_interval(Duration::from_millis(1));
     let mut queue = backend.clone();
-    let mut jobs = stream::iter(0..(seconds * JOBS_PER_SECOND) as u64).map_task();
-    queue.push_all(&mut jobs).await?;
+    let jobs = stream::iter(0..(seconds * JOBS_PER_SECOND) as u64);
+    queue.push_stream(jobs).await?;
 
     let done = Arc::new(AtomicU64::new(0));
     let worker = WorkerBuilder::new("peer").backend(backend).concurrency(AT_ONCE).data(done.clone()).build(step);
