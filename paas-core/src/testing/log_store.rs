@@ -1,4 +1,4 @@
-//! The conformance suite of [`LogStore`](crate::LogStore).
+//! The conformance suite of [`LogStore`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::any::Any;
@@ -382,7 +382,7 @@ pub async fn concurrent_appends_all_take_effect(harness: &Harness) {
     }
 }
 
-/// One test for each promise of [`LogStore`](crate::LogStore).
+/// One test for each promise of [`LogStore`].
 #[macro_export]
 macro_rules! conformance_log_store {
     ($harness:expr) => {

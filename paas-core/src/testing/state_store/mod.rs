@@ -1,4 +1,4 @@
-//! The conformance suite of [`StateStore`](crate::StateStore).
+//! The conformance suite of [`StateStore`].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod concurrency;
@@ -119,7 +119,7 @@ fn refused<T: fmt::Debug>(result: Result<T>, kind: Kind) -> Error {
     error
 }
 
-/// One test for each promise of [`StateStore`](crate::StateStore).
+/// One test for each promise of [`StateStore`].
 #[macro_export]
 macro_rules! conformance_state_store {
     ($harness:expr) => {
