@@ -90,8 +90,12 @@ async fn a_killed_fetch_hinders_nobody() {
     let real = Real::new().await;
     let first = real.commit_files("app", site(1)).await;
     real.fetch("app", &first).await.unwrap();
-    let second = real.commit_files("app", site(2).file("large", "x".repeat(1000))).await;
-    real.server.fault("app", GitFault::Slow { bytes: 16, pause: Duration::from_millis(20) });
+    // Numbers hardly compress: at this pace the fetch takes minutes.
+    let large = (0..20_000_u64)
+        .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string())
+        .collect::<String>();
+    let second = real.commit_files("app", site(2).file("large", large)).await;
+    real.server.fault("app", GitFault::Slow { bytes: 200, pause: Duration::from_millis(20) });
     let told = format!("{} {} {second}", real.mirrors.path().display(), real.server.url("app"));
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["child_that_fetches", "--exact", "--ignored"])

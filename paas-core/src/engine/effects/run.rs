@@ -17,6 +17,8 @@ use crate::store::Scope;
 /// The waits between probes: at once, then 10 ms, doubling to a second.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How long to look for the exit code of an instance that was started again.
+const ENDING_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an instance that never had a request gets to end when it is taken back.
 const UNDO_GRACE: Duration = Duration::from_secs(2);
 
@@ -94,7 +96,10 @@ impl Effects {
             let observed = self.services.runtime.inspect(context, &instance.name).await?;
             match observed {
                 Some(observed) if observed.is_running() && observed.restarts == 0 => {}
-                Some(observed) => return Err(self.exited(&instance.name, &observed.state).await),
+                Some(observed) => {
+                    let ended = self.ending(context, &instance.name, observed.state).await?;
+                    return Err(self.exited(&instance.name, &ended).await);
+                }
                 None => return Err(exited(&instance.name, "its container disappeared", Vec::new())),
             }
             let reason = match probe {
@@ -125,6 +130,22 @@ impl Effects {
             }
         }
         self.addresses.free(&spec.id).await
+    }
+
+    /// How it ended. A runtime that started it again hides that until it ends once more, mostly soon.
+    async fn ending(
+        &self,
+        context: &Context,
+        name: &InstanceName,
+        mut state: InstanceState,
+    ) -> Result<InstanceState> {
+        let patience = context.clock().elapsed() + ENDING_PATIENCE;
+        while state == InstanceState::Running && context.clock().elapsed() < patience {
+            context.sleep("effects.verify", FIRST_WAIT).await?;
+            let Some(observed) = self.services.runtime.inspect(context, name).await? else { break };
+            state = observed.state;
+        }
+        Ok(state)
     }
 
     async fn exited(&self, name: &InstanceName, state: &InstanceState) -> Error {
