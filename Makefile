@@ -9,11 +9,15 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= -Clink-arg=-fuse-ld=m
 endif
 BIN = $(CARGO_TARGET_DIR)/debug
 
-.PHONY: run test machine lint test-rust doc deny python bench
+.PHONY: run demo test machine lint test-rust doc deny python bench measure
 
+# `tools` may only just have installed the linker: a second make sees it.
 run: machine
-	cargo build --quiet -p paas-examples -p paas-proxy --bins
-	exec $(BIN)/demo
+	@$(MAKE) --no-print-directory demo
+
+demo:
+	cargo build -p paas-examples -p paas-proxy --bins
+	@exec $(BIN)/demo
 
 # Everything that runs needs: an engine that answers and base images.
 machine:
@@ -21,7 +25,6 @@ machine:
 	examples/setup/engine.sh
 	examples/setup/base-images.sh
 
-# `tools` may only just have installed the linker: a second make sees it.
 test: machine
 	$(MAKE) lint test-rust doc deny python
 
@@ -47,4 +50,7 @@ python:
 # Takes about ten minutes; `make bench ARGS="--only store,proxy"` runs a part, `ARGS=--quick` shows that it works.
 bench: machine
 	benches/setup.sh
+	@$(MAKE) --no-print-directory measure
+
+measure:
 	cargo run --release --quiet -p paas-benches -- $(ARGS)

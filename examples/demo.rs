@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -14,10 +14,12 @@ use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use jiff::Timestamp;
 use paas_git::testing::GitServer;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -27,27 +29,38 @@ const GIT_PORT: u16 = 7081;
 const STOP: Duration = Duration::from_secs(40);
 
 #[tokio::main]
-async fn main() -> Outcome<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("\n{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Outcome<()> {
     let data = data_directory()?;
-    let git = GitServer::start_on(data.join("git"), GIT_PORT).await?;
+    let git = GitServer::start_on(data.join("git"), GIT_PORT)
+        .await
+        .map_err(|error| format!("the git server can't listen at port {GIT_PORT}: {error}"))?;
     if !data.join("git").join(format!("{APP}.git")).exists() {
         git.commit(APP, "main", paas_core::memory::MemoryFiles::from(SITE)).await?;
-        git.allow_push(APP).await?;
     }
+    git.allow_push(APP).await?;
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (mut server, api) = start_server(&data).await?;
     let repository = git.url(APP).to_string();
     let shown = tokio::select! {
-        shown = show(&api, &repository) => shown,
-        _ = server.wait() => Err("the server ended".into()),
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        shown = async { show(&api, &repository).await?; Ok(server.wait().await?) } => shown.and_then(|status| {
+            if status.success() { Ok(()) } else { Err("the server ended: see above".into()) }
+        }),
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
     };
-    if let Err(error) = &shown {
-        println!("\n{error}");
-    } else {
-        tokio::select! {
-            _ = server.wait() => {}
-            _ = tokio::signal::ctrl_c() => println!("\nstopping; the app keeps running"),
-        }
+    if shown.is_ok() {
+        println!("\nstopping; the app keeps running");
     }
     stop(&mut server).await;
     shown
@@ -82,13 +95,19 @@ struct Api {
 /// Starts the server beside this program, and waits until it says where it listens.
 async fn start_server(data: &Path) -> Outcome<(Child, Api)> {
     let program = std::env::current_exe()?.with_file_name("http_server");
+    let directory = data.join("server");
     let mut command = Command::new(program);
     command
-        .env("PAAS_DATA_DIRECTORY", data.join("server"))
+        .env("PAAS_DATA_DIRECTORY", &directory)
         .env("PAAS_ALLOWED_HOSTS", format!("[\"127.0.0.1:{GIT_PORT}\"]"))
-        .env("PAAS_BASE_IMAGES", base_images().await?)
         .stdout(Stdio::piped())
         .kill_on_drop(true);
+    if let Some(images) = made_images().await? {
+        command.env("PAAS_BASE_IMAGES", images);
+    }
+    if let Some(host) = engine_address().await {
+        command.env("DOCKER_HOST", host);
+    }
     let authorities = Path::new("/etc/ssl/certs/ca-certificates.crt");
     if authorities.exists() {
         command.env("PAAS_CA_BUNDLE", authorities);
@@ -99,33 +118,51 @@ async fn start_server(data: &Path) -> Outcome<(Child, Api)> {
     let mut server = command.spawn()?;
     let output = server.stdout.take().ok_or("the server has no output")?;
     let mut lines = BufReader::new(output).lines();
-    let (mut address, mut token) = (None, None);
     while let Some(line) = lines.next_line().await? {
-        match line.split_once(':') {
-            Some(("API", rest)) => address = Some(rest.trim().to_owned()),
-            Some(("Token", rest)) => token = Some(rest.trim().to_owned()),
-            _ => {}
-        }
-        if let (Some(address), Some(token)) = (&address, &token) {
-            let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-            return Ok((server, Api { address: address.clone(), token: token.clone(), client }));
-        }
+        let Some(address) = line.strip_prefix("API:") else { continue };
+        let token = std::fs::read_to_string(directory.join("token"))?.trim().to_owned();
+        let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        // What else it prints is read, so that it never waits for a reader.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        return Ok((server, Api { address: address.trim().to_owned(), token, client }));
     }
     Err("the server did not start: see above".into())
 }
 
-/// The base images that `examples/setup/base-images.sh` brought, as the server's setting.
-async fn base_images() -> Outcome<String> {
-    let output =
-        Command::new("docker").args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).output().await?;
+/// The base images that `examples/setup/base-images.sh` made, as the server's setting. Where it pulled public ones,
+/// there are none: the server's own map, with more versions, can be used.
+async fn made_images() -> Outcome<Option<String>> {
+    let output = Command::new("docker")
+        .args(["images", "--filter", "label=paas.base-image=made", "--format", "{{.Repository}}:{{.Tag}}"])
+        .output()
+        .await?;
     let images = String::from_utf8_lossy(&output.stdout).into_owned();
-    let entries = images.lines().filter_map(|image| {
-        let key = image.strip_prefix("paas/")?;
-        let key = if key == "static:1" { "static" } else { key };
-        let is_language = key.starts_with("python:") || key.starts_with("node:") || key == "static";
-        is_language.then(|| format!("{key:?} = {image:?}"))
-    });
-    Ok(format!("{{ {} }}", entries.collect::<Vec<_>>().join(", ")))
+    let entries: Vec<_> = images
+        .lines()
+        .filter_map(|image| {
+            let key = match image.strip_prefix("paas/")? {
+                "static:1" => "static",
+                key if key.starts_with("python:") || key.starts_with("node:") => key,
+                _ => return None,
+            };
+            Some(format!("{key:?} = {image:?}"))
+        })
+        .collect();
+    Ok((!entries.is_empty()).then(|| format!("{{ {} }}", entries.join(", "))))
+}
+
+/// The engine that the `docker` command talks to, which may be another than the machine's own.
+async fn engine_address() -> Option<String> {
+    if std::env::var_os("DOCKER_HOST").is_some() {
+        return None;
+    }
+    let output = Command::new("docker")
+        .args(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
+        .output()
+        .await
+        .ok()?;
+    let host = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !host.is_empty()).then_some(host)
 }
 
 impl Api {
@@ -142,21 +179,39 @@ impl Api {
         let bytes = answer.into_body().collect().await?.to_bytes();
         Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
+
+    /// A call that must be answered with this status.
+    async fn wanted(&self, status: u16, method: Method, path: &str, body: Option<&Value>) -> Outcome<Value> {
+        match self.call(method, path, body).await? {
+            (answered, value) if answered == status => Ok(value),
+            (answered, value) => Err(format!("the API answered {answered}: {value}").into()),
+        }
+    }
 }
 
 async fn show(api: &Api, repository: &str) -> Outcome<()> {
-    let (status, app) = api.call(Method::GET, &format!("/v1/apps/{APP}"), None).await?;
-    if status == 404 {
-        println!("deploying {repository}");
-        let wanted = json!({ "name": APP, "repository": repository });
-        let (status, created) = api.call(Method::POST, "/v1/apps", Some(&wanted)).await?;
-        if status != 201 {
-            return Err(format!("the app was not created: {created}").into());
+    let path = format!("/v1/apps/{APP}");
+    let (status, app) = api.call(Method::GET, &path, None).await?;
+    let deployment = match (status, app["state"].as_str()) {
+        (404, _) => {
+            println!("deploying {repository}");
+            let wanted = json!({ "name": APP, "repository": repository });
+            Some(api.wanted(201, Method::POST, "/v1/apps", Some(&wanted)).await?["deployment"]["id"].clone())
         }
-        let id = created["deployment"]["id"].as_str().ok_or("the answer names no deployment")?.to_owned();
-        watch(api, &id).await?;
-    } else {
-        println!("{APP} is here from an earlier run: {}", app["state"].as_str().unwrap_or("?"));
+        (200, Some(state @ ("running" | "stopped"))) => {
+            println!("{APP} is here from an earlier run, and {state}");
+            None
+        }
+        // An earlier run ended before the app was live.
+        (200, _) => {
+            println!("deploying {repository}");
+            let none = json!({});
+            Some(api.wanted(202, Method::POST, &format!("{path}/deployments"), Some(&none)).await?["id"].clone())
+        }
+        _ => return Err(format!("the API answered {status}: {app}").into()),
+    };
+    if let Some(id) = deployment {
+        watch(api, id.as_str().ok_or("the answer names no deployment")?).await?;
     }
     let (_, app) = api.call(Method::GET, &format!("/v1/apps/{APP}"), None).await?;
     let url = app["url"].as_str().unwrap_or("none: see its deployments");
@@ -207,9 +262,9 @@ async fn watch(api: &Api, id: &str) -> Outcome<()> {
     }
 }
 
-fn print_event(event: &Value, began: &mut Option<f64>) {
-    let seconds = event["at"].as_str().map(seconds_of_day).unwrap_or_default();
-    let elapsed = seconds - *began.get_or_insert(seconds);
+fn print_event(event: &Value, began: &mut Option<Timestamp>) {
+    let Some(at) = event["at"].as_str().and_then(|at| at.parse::<Timestamp>().ok()) else { return };
+    let elapsed = at.duration_since(*began.get_or_insert(at)).as_secs_f64();
     let step = event["step"].as_str().unwrap_or_default();
     let what = match event["type"].as_str().unwrap_or_default() {
         "step_started" => format!("{step} …"),
@@ -221,12 +276,6 @@ fn print_event(event: &Value, began: &mut Option<f64>) {
         _ => return,
     };
     println!("  {elapsed:7.3} s  {what}");
-}
-
-/// The seconds since midnight in `2026-01-31T12:34:56.789Z`.
-fn seconds_of_day(at: &str) -> f64 {
-    let time = at.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'));
-    time.split(':').filter_map(|part| part.parse::<f64>().ok()).fold(0.0, |sum, part| sum * 60.0 + part)
 }
 
 /// The server got the terminal's Ctrl-C too, if there was one; otherwise it is asked now.

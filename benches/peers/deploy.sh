@@ -6,6 +6,6 @@ repository=$1 folder=$2 name=$3 number=$4 configuration=$5
 git clone --quiet --depth 1 "$repository" "$folder/source-$number"
 DOCKER_BUILDKIT=1 docker build --quiet --tag "$name:$number" "$folder/source-$number" >/dev/null
 docker run --detach --name "$name-$number" "$name:$number" >/dev/null
-address=$(docker inspect --format '{{.NetworkSettings.IPAddress}}' "$name-$number")
+address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$name-$number")
 echo "upstream app { server $address:3000; }" >"$folder/upstream.conf"
 nginx -c "$configuration" -s reload

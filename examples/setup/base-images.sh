@@ -3,17 +3,17 @@
 #
 #   paas/base:bookworm   Debian 12
 #   paas/python:3.11     the same with Python, pip and venv
-#   paas/node:MAJOR      the same with Node.js and npm
+#   paas/node:20         the same with Node.js and npm
 #   paas/static:1        busybox alone
 #
-# They are pulled where a registry can be reached, and otherwise made from Debian's packages. What is there already
-# stays as it is. The machine's own certificate authorities are trusted inside, so that package managers work where
-# the network has one.
+# They are pulled where a registry can be reached, and otherwise made from Debian's packages and Node.js's own, as the
+# npm registry has them; those carry the label `paas.base-image=made`. What is there already stays as it is. The
+# machine's own certificate authorities are trusted inside, so that package managers work where the network has one.
 set -euo pipefail
 
 suite=bookworm
 registry=registry-1.docker.io
-node_major=20
+label=paas.base-image=made
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
@@ -33,21 +33,23 @@ need() {
     command -v apt-get >/dev/null || fail "$1 is missing: without a registry, images are made on Debian or Ubuntu only"
     say "installing $2 with apt"
     as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300 \
+        --no-install-recommends "$2" >&2
 }
 
-# The machine's own Debian mirrors of the suite, so that a private mirror is used where there is one.
+# The machine's own Debian mirrors of the suite, so that a private mirror is used where there is one. Debian's keys are
+# named: not every Ubuntu trusts them by itself.
 sources() {
-    local lines
+    local lines keyring="[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
     lines="$(apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
         awk -v suite="$suite" '$1 == "Debian" && ($2 == suite || index($2, suite "-") == 1) && $4 == "main" \
-            { print "deb", $3, $2, $4 }')"
+            { print $3, $2, $4 }')"
     if ! grep -q " $suite main" <<<"$lines"; then
-        lines="deb http://deb.debian.org/debian $suite main
-deb http://deb.debian.org/debian $suite-updates main
-deb http://deb.debian.org/debian-security $suite-security main"
+        lines="http://deb.debian.org/debian $suite main
+http://deb.debian.org/debian $suite-updates main
+http://deb.debian.org/debian-security $suite-security main"
     fi
-    printf '%s\n' "$lines"
+    sed "s|^|deb $keyring |" <<<"$lines"
 }
 
 # debian FILE PACKAGES: a minimal Debian with these packages, as a tar.
@@ -72,7 +74,7 @@ debian() {
 import() {
     as_root cat "$1" | docker import \
         --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8' \
-        --change 'CMD ["/bin/sh"]' - "$2" >/dev/null
+        --change 'CMD ["/bin/sh"]' --change "LABEL $label" - "$2" >/dev/null
     as_root rm -f "$1"
 }
 
@@ -86,30 +88,47 @@ make_python() {
     import "$work/python.tar" "$1"
 }
 
-# The machine's own Node.js and npm on the base image, which has the libraries that it needs.
-make_node_from_machine() {
-    local node npm container
-    node="$(readlink -f "$(command -v node)")"
-    npm="$(dirname "$(dirname "$(readlink -f "$(command -v npm)")")")"
-    mkdir -p "$work/node/usr/local/bin" "$work/node/usr/local/lib/node_modules"
-    cp -L "$node" "$work/node/usr/local/bin/node"
-    cp -rL "$npm" "$work/node/usr/local/lib/node_modules/npm"
-    ln -s ../lib/node_modules/npm/bin/npm-cli.js "$work/node/usr/local/bin/npm"
-    ln -s ../lib/node_modules/npm/bin/npx-cli.js "$work/node/usr/local/bin/npx"
-    container="$(docker create "paas/base:$suite")"
-    tar --create --owner=0 --group=0 -C "$work/node" usr | docker cp - "$container:/"
-    docker commit "$container" "$1" >/dev/null
-    docker rm "$container" >/dev/null
-    docker run --rm --network none "$1" node --version >/dev/null 2>&1 &&
-        docker run --rm --network none "$1" npm --version >/dev/null 2>&1 && return
-    say "the machine's Node.js does not run on Debian $suite: taking Debian's"
-    docker image rm "$1" >/dev/null
-    make_node_from_debian "$1"
+# newest PACKAGE MAJOR: the address of its newest version in the npm registry.
+newest() {
+    curl --fail --silent --show-error --location --max-time 60 "${npm_config_registry:-https://registry.npmjs.org}/$1" |
+        python3 -c 'import json, sys
+versions = json.load(sys.stdin)["versions"]
+fitting = [name for name in versions if name.startswith(sys.argv[1] + ".") and "-" not in name]
+print(versions[max(fitting, key=lambda name: [int(part) for part in name.split(".")])]["dist"]["tarball"])' "$2"
 }
 
-make_node_from_debian() {
-    debian "$work/node.tar" nodejs,npm
-    import "$work/node.tar" "$1"
+# unpack PACKAGE MAJOR FOLDER
+unpack() {
+    local address
+    address="$(newest "$1" "$2")"
+    mkdir -p "$3"
+    curl --fail --silent --show-error --location --max-time 300 "$address" | tar --extract --gzip --strip-components=1 -C "$3"
+}
+
+# Node.js's own program, which its project puts into the npm registry too, on Debian with the libraries that it needs.
+make_node() {
+    local root="$work/node" major="${1##*:}" machine container
+    case "$(uname -m)" in
+        x86_64) machine=x64 ;;
+        aarch64) machine=arm64 ;;
+        *) fail "there is no Node.js for $(uname -m)" ;;
+    esac
+    need curl curl
+    unpack "node-linux-$machine" "$major" "$root/package"
+    unpack npm 10 "$root/usr/local/lib/node_modules/npm"
+    mkdir -p "$root/usr/local/bin"
+    mv "$root/package/bin/node" "$root/usr/local/bin/node"
+    ln -s ../lib/node_modules/npm/bin/npm-cli.js "$root/usr/local/bin/npm"
+    ln -s ../lib/node_modules/npm/bin/npx-cli.js "$root/usr/local/bin/npx"
+    debian "$work/node.tar" libstdc++6
+    import "$work/node.tar" "$1-bare"
+    container="$(docker create "$1-bare")"
+    tar --create --owner=0 --group=0 -C "$root" usr | docker cp - "$container:/"
+    docker commit "$container" "$1" >/dev/null
+    docker rm "$container" >/dev/null
+    docker image rm "$1-bare" >/dev/null
+    docker run --rm --network none "$1" node --version >/dev/null || fail "Node.js does not run in $1"
+    docker run --rm --network none "$1" npm --version >/dev/null || fail "npm does not run in $1"
 }
 
 # Without installing it: busybox-static and busybox exclude each other.
@@ -154,17 +173,7 @@ reachable=false
 if has_registry; then reachable=true; else say "no registry can be reached"; fi
 
 get paas/base:$suite debian:$suite-slim make_base
-get paas/python:3.11 python:3.11-slim-$suite make_python
+get paas/python:3.11 python:3.11-slim make_python
 get paas/static:1 busybox:1-musl make_static
 
-node_maker=make_node_from_machine
-if ! $reachable && ! exists "paas/node:$node_major"; then
-    # Without a registry it is whatever major version this machine or Debian has.
-    if command -v node >/dev/null && command -v npm >/dev/null; then
-        node_major="$(node --version | sed 's/^v\([0-9]*\).*/\1/')"
-    else
-        node_major=18
-        node_maker=make_node_from_debian
-    fi
-fi
-get "paas/node:$node_major" "node:$node_major-$suite-slim" "$node_maker"
+get paas/node:20 node:20-slim make_node

@@ -2,10 +2,10 @@
 # Makes sure that a Docker engine answers: installs Debian's or Ubuntu's `docker.io` if there is none, starts it if
 # it does not run, and waits until it answers. Running it again changes nothing.
 #
-#   PAAS_ENGINE_WAIT_SECONDS   how long a started engine may take to answer (60)
+#   ENGINE_WAIT_SECONDS   how long a started engine may take to answer (60)
 set -euo pipefail
 
-wait_seconds="${PAAS_ENGINE_WAIT_SECONDS:-60}"
+wait_seconds="${ENGINE_WAIT_SECONDS:-60}"
 socket=/var/run/docker.sock
 log_file=/var/log/dockerd.log
 
@@ -19,7 +19,8 @@ as_root() {
 }
 
 wait_until_it_answers() {
-    for ((tries = 0; tries < wait_seconds * 5; tries++)); do
+    local until=$((SECONDS + wait_seconds))
+    while [ "$SECONDS" -lt "$until" ]; do
         if answers; then return 0; fi
         # It runs, but is not this user's to talk to.
         if [ "$(id -u)" -ne 0 ] && [ -S "$socket" ] && [ ! -w "$socket" ]; then
@@ -44,7 +45,8 @@ install_engine() {
     local packages=(docker.io)
     # Newer releases keep the command line in a package of its own.
     if apt-cache show docker-cli >/dev/null 2>&1; then packages+=(docker-cli); fi
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300 \
+        --no-install-recommends "${packages[@]}" >&2
 }
 
 has_live_restore() { as_root grep -qs '"live-restore"' /etc/docker/daemon.json; }
@@ -74,7 +76,9 @@ if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
     fail "no Docker engine answers; run this as root, or install sudo"
 fi
 
-command -v dockerd >/dev/null || [ -x /usr/sbin/dockerd ] || install_engine
+if ! command -v docker >/dev/null || { ! command -v dockerd >/dev/null && [ ! -x /usr/sbin/dockerd ]; }; then
+    install_engine
+fi
 PATH="$PATH:/usr/sbin:/sbin"
 if ! as_root test -S "$socket" || ! as_root docker version >/dev/null 2>&1; then start_engine; fi
 if ! wait_until_it_answers; then
