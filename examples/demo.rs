@@ -48,8 +48,7 @@ async fn run() -> Outcome<()> {
         git.commit(APP, "main", paas_core::memory::MemoryFiles::from(SITE)).await?;
     }
     git.allow_push(APP).await?;
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (mut server, api) = start_server(&data).await?;
     let repository = git.url(APP).to_string();
     let shown = tokio::select! {
@@ -206,7 +205,10 @@ async fn show(api: &Api, repository: &str) -> Outcome<()> {
         (200, _) => {
             println!("deploying {repository}");
             let none = json!({});
-            Some(api.wanted(202, Method::POST, &format!("{path}/deployments"), Some(&none)).await?["id"].clone())
+            Some(
+                api.wanted(202, Method::POST, &format!("{path}/deployments"), Some(&none)).await?["id"]
+                    .clone(),
+            )
         }
         _ => return Err(format!("the API answered {status}: {app}").into()),
     };

@@ -7,9 +7,11 @@ mod installation;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use installation::{Hammer, Installation, sample};
+use installation::visitor::Hammer;
+use installation::{Installation, docker, files_below, sample};
 use paas_core::memory::MemoryFiles;
 use paas_core::{AppChanges, AppState, DeploymentState, Event, Fault, Kind, LogQuery, ReleaseNumber, Step};
+use paas_git::testing::GitFault;
 
 fn page(text: &str) -> MemoryFiles {
     MemoryFiles::from([("index.html", format!("<h1>{text}</h1>"))])
@@ -123,7 +125,9 @@ async fn stop_start_and_cancel() {
     apps.start("site").await.unwrap().outcome().await.unwrap();
     assert_eq!(installation.get("site", "/").await.0, 200);
 
-    let slow = "FROM paas/base:bookworm\nRUN echo begun && sleep 3600\n";
+    // The number tells its process from those of others.
+    let seconds = 1_000_000 + std::process::id();
+    let slow = format!("FROM paas/base:bookworm\nRUN echo begun && sleep {seconds}\n");
     installation.push("site", MemoryFiles::from([("Dockerfile", slow)])).await;
     let handle = installation.platform.deploy("site").await.unwrap();
     let mut events = handle.events(0);
@@ -132,7 +136,9 @@ async fn stop_start_and_cancel() {
             break;
         }
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    while !is_sleeping(seconds) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let cancelled = tokio::time::timeout(Duration::from_secs(5), async {
         handle.cancel().await.unwrap();
         handle.settled().await.unwrap()
@@ -140,8 +146,18 @@ async fn stop_start_and_cancel() {
     .await
     .expect("cancelled within 5 s");
     assert_eq!(cancelled.state, DeploymentState::Cancelled);
+    assert!(!is_sleeping(seconds), "its process is gone when it says so");
     assert_eq!(installation.get("site", "/").await, (200, "<h1>one</h1>".to_owned()));
     installation.finish().await;
+}
+
+/// Whether a process of this machine, in whatever container, runs `sleep` for so long.
+fn is_sleeping(seconds: u32) -> bool {
+    let command = format!("sleep\0{seconds}\0");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.into_iter().any(|process| {
+        std::fs::read(process.path().join("cmdline")).is_ok_and(|line| line == command.as_bytes())
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,24 +180,21 @@ async fn a_private_repository_leaves_its_token_nowhere() {
     let app = installation.platform.apps().get("site").await.unwrap().app;
     let lines = installation.platform.apps().logs("site", LogQuery::of(app.id)).await.unwrap().lines;
     assert!(lines.iter().all(|line| !line.text.contains("canary")));
-    assert_eq!(files_with(installation.folder.path(), "canary"), Vec::<String>::new());
+    let with_canary = |file: &std::path::PathBuf| {
+        // `canary` and its base64, as an `Authorization` header has it, whatever stands before it.
+        let needles = ["canary", "Y2FuYXJ5", "NhbmFye", "jYW5hcn"];
+        let bytes = std::fs::read(file).unwrap_or_default();
+        needles.iter().any(|needle| bytes.windows(needle.len()).any(|window| window == needle.as_bytes()))
+    };
+    let files: Vec<_> = files_below(installation.folder.path()).into_iter().filter(with_canary).collect();
+    assert_eq!(files, Vec::<std::path::PathBuf>::new());
+    let container = installation.docker(&["ps", "--quiet"]).remove(0);
+    let inspected = docker(&["inspect", &container]).join("\n");
+    assert!(!inspected.contains(TOKEN) && inspected.contains("canary-value"), "its own env, and no token");
+    let image = docker(&["inspect", "--format", "{{.Image}}", &container]).remove(0);
+    let of_image = [docker(&["history", "--no-trunc", &image]), docker(&["image", "inspect", &image])];
+    assert!(!of_image.concat().join("\n").contains("canary"), "{of_image:?}");
     installation.finish().await;
-}
-
-/// The files below `folder` that contain `text`.
-fn files_with(folder: &std::path::Path, text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_with(&path, text));
-        } else if let Ok(bytes) = std::fs::read(&path)
-            && bytes.windows(text.len()).any(|window| window == text.as_bytes())
-        {
-            found.push(path.display().to_string());
-        }
-    }
-    found
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,6 +212,110 @@ async fn twenty_apps_at_once_all_run() {
     }
     for number in 0..20 {
         assert_eq!(installation.get(&format!("site-{number}"), "/").await.0, 200);
+    }
+    installation.finish().await;
+}
+
+/// The failures of a deployment: whose fault, and whether it was tried again.
+fn failures(events: &[paas_core::Recorded]) -> Vec<(Step, Fault, bool)> {
+    let failed = events.iter().filter_map(|recorded| match &recorded.event {
+        Event::Failed { step, failure, retry, .. } => Some((*step, failure.fault, retry.is_some())),
+        _ => None,
+    });
+    failed.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_git_server_that_fails_is_upstream_and_tried_again() {
+    let installation = Installation::start().await;
+    installation.push("site", page("one")).await;
+    let outage = GitFault::Status { status: 503, times: 2, retry_after_seconds: None };
+    installation.git.fault("site", outage);
+    let handle = installation.live(installation.new_app("site")).await;
+    let events: Vec<_> = handle.events(0).try_collect().await.unwrap();
+    let failures = failures(&events);
+    assert!(!failures.is_empty());
+    assert!(failures.iter().all(|failure| *failure == (Step::Fetch, Fault::Upstream, true)), "{failures:?}");
+    installation.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_fails_is_upstream_and_tried_again() {
+    let installation = Installation::start().await;
+    // Nothing listens at that port of this machine.
+    installation.push("site", MemoryFiles::from([("Dockerfile", "FROM 127.0.0.1:9/absent:1\n")])).await;
+    let handle = installation
+        .platform
+        .apps()
+        .create(installation.new_app("site"))
+        .await
+        .unwrap()
+        .first_deployment()
+        .unwrap();
+    let mut events = handle.events(0);
+    let failure = loop {
+        if let Event::Failed { step, failure, retry, .. } = events.try_next().await.unwrap().unwrap().event {
+            break (step, failure.fault, retry.is_some());
+        }
+    };
+    assert_eq!(failure, (Step::Build, Fault::Upstream, true));
+    handle.cancel().await.unwrap();
+    assert_eq!(handle.settled().await.unwrap().state, DeploymentState::Cancelled);
+    installation.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_down_is_waited_for() {
+    let installation = Installation::start().await;
+    installation.push("site", page("one")).await;
+    installation.live(installation.new_app("site")).await;
+    installation.push("site", page("two")).await;
+    installation.engine_line.cut();
+    let handle = installation.platform.deploy("site").await.unwrap();
+    let mut events = handle.events(0);
+    while let Some(recorded) = events.try_next().await.unwrap() {
+        if let Event::Failed { failure, retry, .. } = &recorded.event {
+            assert_eq!((failure.fault, retry.is_some()), (Fault::Platform, true), "{failure:?}");
+            break;
+        }
+    }
+    assert_eq!(installation.get("site", "/").await, (200, "<h1>one</h1>".to_owned()), "the app goes on");
+    installation.engine_line.mend();
+    handle.outcome().await.unwrap();
+    assert_eq!(installation.get("site", "/").await, (200, "<h1>two</h1>".to_owned()));
+    installation.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarted_in_any_order_each_host_reaches_its_own_app() {
+    let installation = Installation::start().await;
+    let names = ["one", "two", "three"];
+    for name in names {
+        installation.push(name, page(name)).await;
+        installation.live(installation.new_app(name)).await;
+    }
+    let containers = installation.docker(&["ps", "--quiet"]);
+    assert_eq!(containers.len(), names.len());
+    let all: Vec<_> = containers.iter().map(String::as_str).collect();
+    let mut orders = [all.clone(), all.clone(), all.clone()];
+    orders[1].rotate_left(1);
+    orders[2].reverse();
+    for order in orders {
+        docker(&[&["stop", "--time", "1"], &all[..]].concat());
+        for container in order {
+            docker(&["start", container]);
+        }
+        for name in names {
+            let mut answer = (0, String::new());
+            for _ in 0..100 {
+                answer = installation.get(name, "/").await;
+                if answer.0 == 200 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            assert_eq!(answer, (200, format!("<h1>{name}</h1>")));
+        }
     }
     installation.finish().await;
 }

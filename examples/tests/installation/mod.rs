@@ -3,18 +3,16 @@
 #![allow(dead_code, unreachable_pub)] // each test program uses a part of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
+pub mod engine;
+mod leftovers;
+pub mod server;
+pub mod visitor;
+
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use http_body_util::{BodyExt, Empty};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use paas_core::memory::MemoryFiles;
 use paas_core::{
     AddressPool, CommitId, Context, DeploymentHandle, EgressPolicy, Keyring, NewApp, Platform, Selector,
@@ -28,6 +26,10 @@ use paas_plan::{BaseImages, SourcePlanner};
 use paas_proxy::{Proxy, ProxyConfig};
 use paas_store::{FileLogStore, SqliteStore};
 
+use engine::EngineLine;
+use leftovers::Leftovers;
+use visitor::{client, get};
+
 pub struct Installation {
     pub git: GitServer,
     pub platform: Platform,
@@ -35,14 +37,15 @@ pub struct Installation {
     pub runtime: Arc<DockerRuntime>,
     pub builder: Arc<DockerBuilder>,
     pub folder: tempfile::TempDir,
+    pub engine_line: EngineLine,
+    leftovers: Leftovers,
     context: Context,
 }
 
-/// A pool that no other test uses at the same time: one org's subnet, told apart by the process.
-pub fn address_pool() -> AddressPool {
-    let process = std::process::id();
-    let [_, _, high, low] = process.to_be_bytes();
-    AddressPool::new(Ipv4Addr::new(10, 190 + (high & 0x1f), low, 0), 24, 24).unwrap()
+/// A pool that no other test uses at the same time: one org's subnet, told apart by the process and the test.
+fn address_pool(number: u8) -> AddressPool {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    AddressPool::new(Ipv4Addr::new(10, 190 + (high & 0x1f), low, number << 5), 27, 27).unwrap()
 }
 
 pub fn base_images() -> BaseImages {
@@ -54,14 +57,21 @@ pub fn base_images() -> BaseImages {
     .unwrap()
 }
 
+/// How many installations this process made.
+static INSTALLATIONS: AtomicU8 = AtomicU8::new(0);
+
 impl Installation {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let number = INSTALLATIONS.fetch_add(1, Ordering::Relaxed);
         let git = GitServer::temporary().await.unwrap();
         let clock = Arc::new(SystemClock::new());
         let context = Context::new(clock.clone());
-        let label = format!("test-{}", std::process::id());
-        let engine = DockerEngine::connect(&context, &label).await.expect(
+        let leftovers = Leftovers(format!("test-{}-{number}", std::process::id()));
+        let socket = folder.path().join("engine.sock");
+        let engine_line = EngineLine::lay(&socket);
+        let host = format!("unix://{}", socket.display());
+        let engine = DockerEngine::connect_to(&context, &host, &leftovers.0).await.expect(
             "a Docker engine must answer: run examples/setup/engine.sh and examples/setup/base-images.sh",
         );
         let egress = EgressPolicy::default().allowing("127.0.0.1");
@@ -83,11 +93,11 @@ impl Installation {
             .image_builder(builder.clone())
             .runtime(runtime.clone())
             .ingress(proxy.clone())
-            .settings(Settings { egress, address_pool: address_pool(), ..Settings::default() })
+            .settings(Settings { egress, address_pool: address_pool(number), ..Settings::default() })
             .start()
             .await
             .unwrap();
-        Self { git, platform, proxy, runtime, builder, folder, context }
+        Self { git, platform, proxy, runtime, builder, folder, context, leftovers, engine_line }
     }
 
     /// Commits files to the main branch of the repository that the app comes from.
@@ -110,14 +120,21 @@ impl Installation {
         get(&client(), self.proxy.address().port(), name, path).await.unwrap()
     }
 
-    /// Removes every app, and proves that nothing of it is left on the engine.
+    /// What `docker` prints of this installation's containers, networks or images, one line each.
+    pub fn docker(&self, arguments: &[&str]) -> Vec<String> {
+        let label = format!("label=paas.installation={}", self.leftovers.0);
+        docker(&[arguments, &["--filter", &label]].concat())
+    }
+
+    /// Removes every app, and proves that nothing of it is left.
     pub async fn finish(self) {
         let apps = self.platform.apps();
-        let mut images = 0;
+        let (mut images, mut names) = (0, Vec::new());
         for view in apps.list(100, None).await.unwrap().items {
             let app = view.app.id.clone();
             apps.delete(&view.app).await.unwrap().outcome().await.unwrap();
             images += self.builder.list(&self.context, &OrgId::default_org(), &app).await.unwrap().len();
+            names.push(view.app.name.to_string());
         }
         assert_eq!(images, 0, "images are left");
         assert_eq!(
@@ -125,68 +142,39 @@ impl Installation {
             [],
             "containers are left"
         );
+        assert_eq!(self.docker(&["ps", "--all", "--quiet"]), [""; 0], "containers are left");
+        assert_eq!(self.docker(&["network", "ls", "--quiet"]), [""; 0], "networks are left");
+        for name in names {
+            assert_eq!(self.get(&name, "/").await.0, 421, "the route of {name} is left");
+        }
         self.platform.shutdown().await;
         self.proxy.stop().await;
+        let left = |folder: &str| files_below(&self.folder.path().join(folder));
+        assert_eq!(left("mirrors"), Vec::<PathBuf>::new(), "mirrors are left");
+        assert_eq!(left("logs"), Vec::<PathBuf>::new(), "logs are left");
     }
 }
 
-pub type HttpClient = Client<HttpConnector, Empty<Bytes>>;
-
-pub fn client() -> HttpClient {
-    Client::builder(TokioExecutor::new()).build(HttpConnector::new())
+/// What a `docker` command prints, one line each.
+pub fn docker(arguments: &[&str]) -> Vec<String> {
+    let output = std::process::Command::new("docker").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// One request to an app through the proxy.
-pub async fn get(client: &HttpClient, port: u16, name: &str, path: &str) -> Result<(u16, String), String> {
-    let request = Request::get(format!("http://127.0.0.1:{port}{path}"))
-        .header("host", format!("{name}.localhost:{port}"))
-        .body(Empty::new())
-        .map_err(|error| error.to_string())?;
-    let answer = client.request(request).await.map_err(|error| format!("{error:?}"))?;
-    let status = answer.status().as_u16();
-    let body = answer.into_body().collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
-    Ok((status, String::from_utf8_lossy(&body).into_owned()))
-}
-
-/// Clients that ask an app without a pause until they are told to stop, and count what fails.
-pub struct Hammer {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    failures: Vec<tokio::task::JoinHandle<Vec<String>>>,
-}
-
-impl Hammer {
-    pub fn start(port: u16, name: &'static str, clients: usize) -> Self {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let failures = (0..clients)
-            .map(|_| {
-                let (stop, answered) = (stop.clone(), answered.clone());
-                tokio::spawn(async move {
-                    let (client, mut failures) = (client(), Vec::new());
-                    while !stop.load(Ordering::Relaxed) {
-                        match get(&client, port, name, "/").await {
-                            Ok((200, _)) => drop(answered.fetch_add(1, Ordering::Relaxed)),
-                            Ok((status, body)) => failures.push(format!("{status} {body}")),
-                            Err(error) => failures.push(error),
-                        }
-                        tokio::time::sleep(Duration::from_millis(2)).await;
-                    }
-                    failures
-                })
-            })
-            .collect();
-        Self { stop, answered, failures }
-    }
-
-    /// Stops, and answers how many requests were answered and every failure.
-    pub async fn stop(self) -> (u64, Vec<String>) {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut failures = Vec::new();
-        for client in self.failures {
-            failures.extend(client.await.unwrap());
-        }
-        (self.answered.load(Ordering::Relaxed), failures)
-    }
+/// Every file below a folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).fold(
+        Vec::new(),
+        |mut files, path| {
+            if path.is_dir() {
+                files.extend(files_below(&path));
+            } else {
+                files.push(path);
+            }
+            files
+        },
+    )
 }
 
 /// The files of a bundled sample app.

@@ -1,0 +1,190 @@
+//! The bundled server as a process of its own, and a client of its API.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use super::leftovers::Leftovers;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use paas_core::GitUrl;
+use paas_git::testing::GitServer;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// What `examples/setup/base-images.sh` brings.
+const BASE_IMAGES: &str =
+    r#"{ static = "paas/static:1", "python:3.11" = "paas/python:3.11", "node:20" = "paas/node:20" }"#;
+/// How long anything may take before the test gives up.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A server that was started.
+pub struct Server {
+    process: Child,
+    address: String,
+    token: String,
+}
+
+/// What stays when a server is killed: its folder, its proxy, its containers, and the git server.
+pub struct Machine {
+    pub folder: tempfile::TempDir,
+    pub git: GitServer,
+    leftovers: Leftovers,
+    pub proxy_port: u16,
+}
+
+impl Machine {
+    pub async fn new() -> Self {
+        let proxy_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            git: GitServer::temporary().await.unwrap(),
+            leftovers: Leftovers(format!("server-{}", std::process::id())),
+            proxy_port,
+        }
+    }
+
+    pub async fn start(&self) -> Server {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let pool = format!("10.{}.{low}.0/24", 223 + (high & 0x0f));
+        let authorities = Path::new("/etc/ssl/certs/ca-certificates.crt");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_http_server"))
+            .env("PAAS_DATA_DIRECTORY", self.folder.path().join("server"))
+            .env("PAAS_LISTEN", "127.0.0.1:0")
+            .env("PAAS_PROXY_LISTEN", format!("127.0.0.1:{}", self.proxy_port))
+            .env("PAAS_INSTALLATION", &self.leftovers.0)
+            .env("PAAS_ADDRESS_POOL", pool)
+            .env("PAAS_ALLOWED_HOSTS", format!("[\"{}\"]", self.git.address()))
+            .env("PAAS_BASE_IMAGES", BASE_IMAGES)
+            .envs(authorities.exists().then_some(("PAAS_CA_BUNDLE", authorities)))
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next_line().await.unwrap().expect("the server starts");
+            if let Some(address) = line.strip_prefix("API:") {
+                break address.trim().to_owned();
+            }
+        };
+        // What else it prints is read, so that it never waits for a reader.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let token =
+            std::fs::read_to_string(self.folder.path().join("server/token")).unwrap().trim().to_owned();
+        Server { process, address, token }
+    }
+
+    /// Sends a signal to the proxy.
+    pub fn signal_proxy(&self, signal: &str) {
+        let ids = self.proxies();
+        assert_eq!(ids.len(), 1, "one proxy runs");
+        let sent = std::process::Command::new("kill").arg(format!("-{signal}")).args(ids).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// The ids of the processes that the directory of the proxy is an argument of.
+    fn proxies(&self) -> Vec<OsString> {
+        let directory = self.folder.path().join("server/proxy").display().to_string();
+        let is_proxy = |process: &std::fs::DirEntry| {
+            std::fs::read(process.path().join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&directory))
+        };
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        processes.filter(is_proxy).map(|process| process.file_name()).collect()
+    }
+
+    /// The containers of an app, running or not.
+    pub fn containers(&self, app: &str) -> Vec<String> {
+        let output = std::process::Command::new("docker")
+            .args(["ps", "--all", "--format", "{{.Names}}"])
+            .args(["--filter", &format!("label=paas.installation={}", self.leftovers.0)])
+            .args(["--filter", &format!("label=paas.app={app}")])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Machine {
+    /// A proxy outlives its servers, and would outlive a test that failed.
+    fn drop(&mut self) {
+        let ids = self.proxies();
+        if !ids.is_empty() {
+            let _ = std::process::Command::new("kill").arg("-KILL").args(ids).status();
+        }
+    }
+}
+
+impl Server {
+    pub async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.address))
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(Full::<Bytes>::from(if body.is_null() { String::new() } else { body.to_string() }))
+            .unwrap();
+        let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// Creates an app; answers its id and its first deployment's.
+    pub async fn create(&self, name: &str, repository: &GitUrl) -> (String, String) {
+        let wanted = json!({ "name": name, "repository": repository.as_str() });
+        let (status, app) = self.call(Method::POST, "/v1/apps", wanted).await;
+        assert_eq!(status, 201, "{app}");
+        (app["id"].as_str().unwrap().to_owned(), app["deployment"]["id"].as_str().unwrap().to_owned())
+    }
+
+    /// Starts an operation; answers its id.
+    pub async fn act(&self, method: Method, path: &str) -> String {
+        let (status, operation) = self.call(method, path, json!({})).await;
+        assert_eq!(status, 202, "{operation}");
+        operation["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn deployment(&self, id: &str) -> Value {
+        self.call(Method::GET, &format!("/v1/deployments/{id}"), Value::Null).await.1
+    }
+
+    /// Waits until the deployment is at one of these steps.
+    pub async fn reach(&self, id: &str, steps: &[&str]) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let deployment = self.deployment(id).await;
+            assert!(deployment["settled_at"].is_null(), "it ended before {steps:?}: {deployment}");
+            if deployment["step"].as_str().is_some_and(|step| steps.contains(&step)) {
+                return;
+            }
+            assert!(Instant::now() < until, "it never came to {steps:?}: {deployment}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub async fn settle(&self, id: &str) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (_, waited) = self
+                .call(Method::GET, &format!("/v1/deployments/{id}/wait?for=settled&timeout=30"), Value::Null)
+                .await;
+            if waited["reached"] == json!(true) {
+                return self.deployment(id).await;
+            }
+            assert!(Instant::now() < until, "it never ends: {waited}");
+        }
+    }
+
+    /// SIGKILL: nothing is flushed, nobody is told.
+    pub async fn kill(mut self) {
+        self.process.kill().await.unwrap();
+    }
+}
