@@ -129,6 +129,7 @@ async fn run(options: Options) -> Result<()> {
     };
     let suites = if options.only.is_empty() { Suite::value_variants().to_vec() } else { options.only };
     let mut report = Report::begin()?;
+    let mut failed = Vec::new();
     for suite in suites {
         let done = match suite {
             Suite::Store => store::run(effort, &mut report).await,
@@ -142,7 +143,9 @@ async fn run(options: Options) -> Result<()> {
         };
         if let Err(error) = done {
             report.note(format!("{suite:?} could not be measured: {error}"));
+            failed.push(format!("{suite:?}"));
         }
     }
-    report.write(&options.out)
+    report.write(&options.out)?;
+    if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join(", ")).into()) }
 }
