@@ -40,10 +40,10 @@ impl Platform {
     pub(super) async fn accept(&self, org: &OrgId, app: &AppId, request: Request) -> Result<Deployment> {
         let scope = Scope::Org(org.clone());
         for _ in 0..TRIES {
-            let app = self.app_record(&scope, app.as_str()).await?;
-            let status: Option<Versioned<AppStatus>> =
-                self.records().get(&scope, app.value.id.as_str()).await?;
+            // In this order: a change of the app in between changes the version of the status, too.
+            let status: Option<Versioned<AppStatus>> = self.records().get(&scope, app.as_str()).await?;
             let status = status.ok_or_else(no_such_app)?;
+            let app = self.app_record(&scope, app.as_str()).await?;
             match self.try_accept(&scope, app, status, &request).await {
                 Err(error) if error.kind() == Kind::Conflict && error.reason().is_none() => {}
                 result => return result,
