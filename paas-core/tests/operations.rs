@@ -8,8 +8,10 @@ mod world;
 use std::time::Duration;
 
 use paas_core::memory::Script;
-use paas_core::{AppChanges, DeploymentHandle, DeploymentState, Step};
-use world::{World, new_app};
+use paas_core::{
+    AppChanges, AppState, DeploymentHandle, DeploymentState, DesiredState, Kind, ReleaseNumber, Step,
+};
+use world::{World, live, new_app};
 
 fn slow(seconds: u64) -> Script {
     Script { build_time: Duration::from_secs(seconds), ..Script::default() }
@@ -53,4 +55,107 @@ async fn a_configuration_changed_before_the_first_deployment_is_kept_for_it() {
     platform.deploy("hello").await.unwrap().outcome().await.unwrap();
     let release = apps.releases("hello", 1, None).await.unwrap().items.remove(0);
     assert_eq!(release.config.env_names.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_whose_start_failed_can_be_started_again() {
+    let world = World::new();
+    world.push_page("one");
+    let platform = world.platform().await;
+    let apps = platform.apps();
+    live(&platform, "hello").await;
+    apps.stop("hello").await.unwrap().outcome().await.unwrap();
+    world.host.forget_images();
+    apps.start("hello").await.unwrap().outcome().await.unwrap_err();
+    let view = apps.get("hello").await.unwrap();
+    assert_eq!((view.state, view.app.desired), (AppState::Stopped, DesiredState::Stopped));
+    assert_eq!(apps.restart("hello").await.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(apps.stop("hello").await.unwrap_err().kind(), Kind::Conflict);
+    apps.start("hello").await.expect("it does not run: it can be started").settled().await.unwrap();
+    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
+    let view = apps.get("hello").await.unwrap();
+    assert_eq!((view.state, view.app.desired), (AppState::Running, DesiredState::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_whose_stop_was_cancelled_runs() {
+    let world = World::new();
+    world.push_page("one");
+    let platform = world.platform().await;
+    let apps = platform.apps();
+    live(&platform, "hello").await;
+    world.ingress.fail_next(3);
+    let stop = apps.stop("hello").await.unwrap();
+    reach(&stop, Step::Route).await;
+    stop.cancel().await.unwrap();
+    assert_eq!(stop.settled().await.unwrap().state, DeploymentState::Cancelled);
+    let view = apps.get("hello").await.unwrap();
+    assert_eq!((view.state, view.app.desired), (AppState::Running, DesiredState::Running));
+    assert_eq!(apps.start("hello").await.unwrap_err().kind(), Kind::Conflict);
+    let updated = apps.update("hello", greeting("Hello"), None).await.unwrap();
+    updated.deployment.expect("the app runs: the change reaches it").outcome().await.unwrap();
+    apps.restart("hello").await.unwrap().outcome().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_failed_leaves_the_configuration() {
+    let world = World::new();
+    world.push_page("one");
+    let platform = world.platform().await;
+    let apps = platform.apps();
+    live(&platform, "hello").await;
+    let updated = apps.update("hello", greeting("Hello"), None).await.unwrap();
+    updated.deployment.unwrap().outcome().await.unwrap();
+    let before = apps.get("hello").await.unwrap().app.config;
+
+    // The image is there while the rollback is accepted, and gone when it begins.
+    world.git.hold();
+    let ahead = platform.deploy("hello").await.unwrap();
+    reach(&ahead, Step::Fetch).await;
+    let rollback = apps.rollback("hello", ReleaseNumber(1)).await.unwrap();
+    world.host.forget_images();
+    world.git.release();
+    rollback.outcome().await.unwrap_err();
+    let after = apps.get("hello").await.unwrap();
+    assert_eq!(after.state, AppState::Running);
+    assert_eq!(after.app.config, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_was_cancelled_while_it_waited_leaves_the_configuration() {
+    let world = World::new();
+    world.push_page("one");
+    let platform = world.platform().await;
+    let apps = platform.apps();
+    live(&platform, "hello").await;
+    let updated = apps.update("hello", greeting("Hello"), None).await.unwrap();
+    updated.deployment.unwrap().outcome().await.unwrap();
+    let before = apps.get("hello").await.unwrap().app.config;
+    world.ingress.fail_next(1000);
+    let ahead = apps.restart("hello").await.unwrap();
+    reach(&ahead, Step::Verify).await;
+    let rollback = apps.rollback("hello", ReleaseNumber(1)).await.unwrap();
+    assert!(apps.get("hello").await.unwrap().app.config.env_names.is_empty());
+    assert_eq!(rollback.cancel().await.unwrap().state, DeploymentState::Cancelled);
+    assert_eq!(apps.get("hello").await.unwrap().app.config, before);
+    world.ingress.fail_next(0);
+    ahead.outcome().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_cancelled_stop_decides_what_the_app_should_do() {
+    let world = World::new();
+    world.push_page("one");
+    let platform = world.platform().await;
+    let apps = platform.apps();
+    live(&platform, "hello").await;
+    world.ingress.fail_next(1000);
+    let stop = apps.stop("hello").await.unwrap();
+    reach(&stop, Step::Route).await;
+    let start = apps.start("hello").await.expect("the app is being stopped");
+    start.cancel().await.unwrap();
+    assert_eq!(apps.get("hello").await.unwrap().app.desired, DesiredState::Stopped);
+    world.ingress.fail_next(0);
+    stop.outcome().await.unwrap();
+    assert_eq!(apps.get("hello").await.unwrap().state, AppState::Stopped);
 }

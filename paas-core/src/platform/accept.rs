@@ -75,11 +75,7 @@ impl Platform {
             Some(changed) => (app.value, changed.value.clone()),
             None => (app.value.clone(), app.value),
         };
-        value.desired = match request.kind {
-            OperationKind::Deploy | OperationKind::Rollback | OperationKind::Start => DesiredState::Running,
-            OperationKind::Stop => DesiredState::Stopped,
-            OperationKind::Restart | OperationKind::Config | OperationKind::Delete => value.desired,
-        };
+        value.desired = request.kind.desired().unwrap_or(value.desired);
         if let Some(number) = request.release {
             value.config = self.release_config(scope, &value, number).await?;
         }

@@ -7,6 +7,7 @@ use futures::stream::BoxStream;
 use super::Apps;
 use super::accept::Parts;
 use crate::domain::{AppStatus, Deployment, DeploymentId, DeploymentState, Step};
+use crate::engine::take_back;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{CancelReason, Event, Recorded};
 use crate::records::{self, Versioned};
@@ -247,6 +248,10 @@ impl DeploymentHandle {
             // No worker has touched it: it is over with this commit.
             Some(Versioned { version, value: mut status }) if status.queue.contains(&self.id) => {
                 platform.end_queued(&scope, &mut status, record, &reason, &mut parts).await?;
+                if let Some(spec) = platform.records().get(&scope, self.id.as_str()).await? {
+                    let wish = take_back(&platform.records(), &scope, &spec.value, &status).await?;
+                    parts.writes.extend(wish);
+                }
                 parts.writes.push(records::update(&status, Expect::Version(version))?);
             }
             _ => {
