@@ -555,7 +555,7 @@ impl Apps {
         self.platform.services().clock.now()
     }
 
-    /// Every event of the org's streams after a position, and those to come: it does not end by itself.
+    /// Every event of the org's streams after a position, and those to come. See [`Platform::events`].
     pub fn events(&self, after: Position) -> BoxStream<'static, Result<Recorded>> {
         self.platform.feed(self.scope(), after)
     }

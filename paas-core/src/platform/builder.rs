@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Inner, Platform};
 use crate::clock::{Clock, SystemClock};
 use crate::dns::{DnsService, TransparentDns};
@@ -136,7 +138,8 @@ impl PlatformBuilder {
         let collector = Arc::new(Collector::new(services.clone()));
         let effects = Arc::new(Effects::new(services.clone(), collector.clone()));
         let engine = Engine::new(services.clone(), effects, hub.clone());
-        let platform = Platform { inner: Arc::new(Inner { services, engine, hub, collector }) };
+        let closing = CancellationToken::new();
+        let platform = Platform { inner: Arc::new(Inner { services, engine, hub, collector, closing }) };
         platform.inner.engine.start();
         platform.restore();
         Ok(platform)
