@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::domain::{App, AppId, AppStatus, Deployment, DeploymentSpec, GitUrl, OperationKind, Release};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::Output;
-use crate::records::{self, AddressRecord, RouteRecord, Versioned};
+use crate::records::{self, RouteRecord, Versioned};
 use crate::runtime::Selector;
 use crate::store::{Batch, Expect, IndexRange, Scope, Write};
 
@@ -144,13 +144,8 @@ impl Effects {
         if let Some(route) = records.get::<RouteRecord>(scope, host.as_str()).await? {
             self.commit(vec![records::remove(&route.value, Expect::Any)]).await?;
         }
-        let addresses = IndexRange::starting_with(format!("{}/", spec.org));
-        for address in records.all::<AddressRecord>(scope, "org", addresses).await? {
-            // A resting address stays known until it is given again.
-            if address.value.app == spec.app && address.value.freed_at.is_none() {
-                self.addresses.free(&address.value.deployment).await?;
-            }
-        }
+        // A resting address stays known until it is given again.
+        self.addresses.free_all(&spec.org, &spec.app, &BTreeSet::new()).await?;
         Ok(())
     }
 
