@@ -282,7 +282,10 @@ impl Records {
         pages.boxed()
     }
 
-    /// The events of a stream after `after`; `None` in the place of an event that this version does not know.
+    /// The events of a stream after `after`.
+    ///
+    /// # Errors
+    /// `Internal` with the code `unknown_event` when this version does not know one of them; the store's.
     pub(crate) async fn events(&self, scope: &Scope, stream: &StreamId, after: u64) -> Result<Vec<Recorded>> {
         const PAGE: usize = 1000;
         let mut events = Vec::new();
@@ -298,6 +301,27 @@ impl Records {
                 return Ok(events);
             }
         }
+    }
+
+    /// How many events a stream has, without reading them all.
+    pub(crate) async fn count_events(&self, scope: &Scope, stream: &StreamId) -> Result<u64> {
+        let (mut there, mut missing) = (0, 1);
+        while self.has_event(scope, stream, missing).await? {
+            (there, missing) = (missing, missing * 2);
+        }
+        while missing - there > 1 {
+            let middle = there.midpoint(missing);
+            if self.has_event(scope, stream, middle).await? {
+                there = middle;
+            } else {
+                missing = middle;
+            }
+        }
+        Ok(there)
+    }
+
+    async fn has_event(&self, scope: &Scope, stream: &StreamId, version: u64) -> Result<bool> {
+        Ok(!self.store.events(scope, stream, version - 1, 1).await?.is_empty())
     }
 }
 

@@ -66,7 +66,7 @@ impl Platform {
         if let Some(running) = self.deletion(scope, &status.value).await? {
             return match request.kind {
                 OperationKind::Delete => Ok(running),
-                _ => Err(refused("the app is being deleted", "wait until its name is free again")),
+                _ => Err(being_deleted()),
             };
         }
         check(request.kind, &app.value, &status.value)?;
@@ -244,7 +244,7 @@ impl Platform {
     /// The append of an event to an app's own stream.
     pub(super) async fn app_event(&self, scope: &Scope, app: &AppId, event: &Event) -> Result<Append> {
         let stream = StreamId::from(app);
-        let version = self.records().events(scope, &stream, 0).await?.last().map_or(0, |last| last.version);
+        let version = self.records().count_events(scope, &stream).await?;
         records::append(
             scope.clone(),
             stream,
@@ -255,7 +255,7 @@ impl Platform {
     }
 
     /// The deletion that is under way, if one is.
-    async fn deletion(&self, scope: &Scope, status: &AppStatus) -> Result<Option<Deployment>> {
+    pub(super) async fn deletion(&self, scope: &Scope, status: &AppStatus) -> Result<Option<Deployment>> {
         for id in status.active.iter().chain(&status.queue) {
             let deployment: Option<Versioned<Deployment>> = self.records().get(scope, id.as_str()).await?;
             if let Some(deployment) = deployment.filter(|found| found.value.kind == OperationKind::Delete) {
@@ -307,6 +307,10 @@ pub(super) fn changed_meanwhile() -> Error {
 
 fn refused(message: &str, hint: &str) -> Error {
     Error::new(Kind::Conflict, "platform.accept", message).code("state").hint(hint)
+}
+
+pub(super) fn being_deleted() -> Error {
+    refused("the app is being deleted", "wait until its name is free again")
 }
 
 /// Checks whether the app's state allows the operation.

@@ -3,7 +3,7 @@
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
-use super::accept::{Parts, Request, changed_meanwhile, no_such_app};
+use super::accept::{Parts, Request, being_deleted, changed_meanwhile, no_such_app};
 use super::{AppChanges, ChangeEffects, DeployOptions, DeploymentHandle, NewApp, Platform};
 use crate::domain::{
     App, AppId, AppName, AppState, AppStatus, Config, Deployment, DeploymentId, DesiredState, Env, Host,
@@ -299,7 +299,8 @@ impl Apps {
     /// Changes an app. What runs follows by itself: another source is deployed, another configuration restarts it.
     ///
     /// # Errors
-    /// `Conflict` with the code `version` when `expected` is given and is not the app's version any more;
+    /// `Conflict` with the code `version` when `expected` is given and is not the app's version any more, and while it
+    /// is being deleted;
     /// `Invalid` for a value that breaks a rule.
     pub async fn update(
         &self,
@@ -330,6 +331,9 @@ impl Apps {
         let status: Option<Versioned<AppStatus>> =
             self.platform.records().get(&self.scope(), before.value.id.as_str()).await?;
         let Versioned { version, value: status } = status.ok_or_else(no_such_app)?;
+        if self.platform.deletion(&self.scope(), &status).await?.is_some() {
+            return Err(being_deleted());
+        }
         let is_busy = status.active.is_some() || !status.queue.is_empty();
         let was_deployed = status.state != AppState::Pending || is_busy;
         let runs = before.value.desired == DesiredState::Running;
