@@ -111,12 +111,14 @@ impl PlatformBuilder {
     /// Starts the platform: it resumes what the store says is under way and takes new work.
     ///
     /// # Errors
-    /// `Invalid` when a durable store is combined with a key that is gone with the program; the store's.
+    /// `Invalid` when a durable store is combined with a key that is gone with the program, or for a setting that makes
+    /// no sense; the store's.
     pub async fn start(self) -> Result<Platform> {
         if self.store.is_some() && self.keyring.is_none() {
             return Err(Error::invalid("platform.start", "a store is given but no keyring")
                 .hint("open one with Keyring::open: secrets could not be read after a restart"));
         }
+        self.settings.validate()?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let host = MemoryHost::new(clock.clone());
         let services = Arc::new(Services {
