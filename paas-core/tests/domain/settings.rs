@@ -24,7 +24,8 @@ fn the_defaults_are_the_contracts() {
 
 #[tokio::test]
 async fn a_setting_that_makes_no_sense_keeps_the_platform_from_starting() {
-    let changes: [(&str, fn(&mut Settings)); 9] = [
+    type Change = fn(&mut Settings);
+    let changes: [(&str, Change); 9] = [
         ("build_slots", |settings| settings.build_slots = 0),
         ("operation_slots", |settings| settings.operation_slots = 0),
         ("queue_limit", |settings| settings.queue_limit = 0),
