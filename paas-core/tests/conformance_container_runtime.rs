@@ -12,11 +12,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use paas_core::memory::{MemoryBuilder, MemoryHost, MemoryRuntime, Program, ProgramExit, Script};
 use paas_core::testing::container_runtime::{ContainerRuntimeHarness, TestProgram};
+use paas_core::wrap::{Timeout, TimeoutPolicy};
 use paas_core::{
     Addressing, AppId, ContainerRuntime, Context, Image, ImageBuilder, InstanceName, OrgId, RandomIds,
     Subnet, SystemClock,
 };
-use wrapped::wrapped;
+use wrapped::observed;
 
 struct Harness {
     host: MemoryHost,
@@ -30,9 +31,10 @@ impl Harness {
         Self { runtime: Arc::new(MemoryRuntime::new(host.clone()).with_addressing(addressing)), host }
     }
 
+    /// Without `Retry`: the suite looks at an error that it would try again.
     fn wrapped() -> Self {
         let Self { host, runtime } = Self::new(Addressing::Platform);
-        Self { host, runtime: Arc::new(wrapped(runtime)) }
+        Self { host, runtime: Arc::new(observed(Timeout::new(runtime, TimeoutPolicy::default()))) }
     }
 }
 
