@@ -50,10 +50,6 @@ pub struct BuildLimits {
     pub total: Duration,
     /// How long it may be silent.
     pub silence: Duration,
-    /// Memory of its steps, in bytes.
-    pub memory_bytes: u64,
-    /// CPU time in thousandths of a core.
-    pub cpu_millis: u32,
     /// How many bytes of log are kept; the rest is counted.
     pub log_bytes: u64,
 }
@@ -63,8 +59,6 @@ impl Default for BuildLimits {
         Self {
             total: Duration::from_secs(15 * 60),
             silence: Duration::from_secs(5 * 60),
-            memory_bytes: 2 * 1024 * 1024 * 1024,
-            cpu_millis: 2000,
             log_bytes: 16 * 1024 * 1024,
         }
     }

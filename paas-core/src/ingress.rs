@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::domain::{Generation, HealthCheck, Host, InstanceName, Route};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Fault, Kind, Result};
 
 /// What an ingress serves for a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,8 @@ impl Error {
     pub fn stale_generation(operation: &'static str, present: Generation) -> Self {
         Self::new(Kind::Conflict, operation, "a newer change of this route is already in force")
             .code("stale_generation")
+            .fault(Fault::Platform)
+            .hint("if an older copy of the store was put back: stop the proxy, remove its saved table, start both again")
             .context("present", present.0)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -248,7 +249,7 @@ impl Records {
         Ok(Page { items, next: page.next })
     }
 
-    /// Every record in a range, page by page.
+    /// Every record in a range.
     pub(crate) async fn all<T: Document>(
         &self,
         scope: &Scope,
@@ -256,20 +257,35 @@ impl Records {
         range: IndexRange,
     ) -> Result<Vec<Versioned<T>>> {
         const PAGE: usize = 500;
-        let mut items = Vec::new();
-        let mut cursor = None;
-        loop {
-            let options = PageOptions { descending: false, limit: PAGE, cursor };
-            let page = self.scan(scope, index, range.clone(), options).await?;
-            items.extend(page.items);
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(items);
-            }
-        }
+        self.pages(scope, index, range, PAGE).try_concat().await
     }
 
-    /// The events of a stream after `after`; `None` in the place of an event that this version does not know.
+    /// Every record in a range, `limit` at a time, for those that are too many or too large to hold at once. A page may
+    /// be removed before the next one is read.
+    pub(crate) fn pages<T: Document>(
+        &self,
+        scope: &Scope,
+        index: &'static str,
+        range: IndexRange,
+        limit: usize,
+    ) -> BoxStream<'static, Result<Vec<Versioned<T>>>> {
+        let (records, scope) = (self.clone(), scope.clone());
+        let pages = futures::stream::try_unfold(Some(None), move |cursor| {
+            let (records, scope, range) = (records.clone(), scope.clone(), range.clone());
+            async move {
+                let Some(cursor) = cursor else { return Ok(None) };
+                let options = PageOptions { descending: false, limit, cursor };
+                let page = records.scan(&scope, index, range, options).await?;
+                Ok(Some((page.items, page.next.map(Some))))
+            }
+        });
+        pages.boxed()
+    }
+
+    /// The events of a stream after `after`.
+    ///
+    /// # Errors
+    /// `Internal` with the code `unknown_event` when this version does not know one of them; the store's.
     pub(crate) async fn events(&self, scope: &Scope, stream: &StreamId, after: u64) -> Result<Vec<Recorded>> {
         const PAGE: usize = 1000;
         let mut events = Vec::new();
@@ -285,6 +301,27 @@ impl Records {
                 return Ok(events);
             }
         }
+    }
+
+    /// How many events a stream has, without reading them all.
+    pub(crate) async fn count_events(&self, scope: &Scope, stream: &StreamId) -> Result<u64> {
+        let (mut there, mut missing) = (0, 1);
+        while self.has_event(scope, stream, missing).await? {
+            (there, missing) = (missing, missing * 2);
+        }
+        while missing - there > 1 {
+            let middle = there.midpoint(missing);
+            if self.has_event(scope, stream, middle).await? {
+                there = middle;
+            } else {
+                missing = middle;
+            }
+        }
+        Ok(there)
+    }
+
+    async fn has_event(&self, scope: &Scope, stream: &StreamId, version: u64) -> Result<bool> {
+        Ok(!self.store.events(scope, stream, version - 1, 1).await?.is_empty())
     }
 }
 

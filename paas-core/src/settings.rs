@@ -38,8 +38,6 @@ pub struct Settings {
     pub drain: Duration,
     /// How long a process gets to end after SIGTERM.
     pub stop_grace: Duration,
-    /// How many releases of an app keep their image.
-    pub releases_kept: usize,
 }
 
 impl Default for Settings {
@@ -62,8 +60,50 @@ impl Default for Settings {
             lease_renewal: Duration::from_secs(5),
             drain: Duration::from_secs(30),
             stop_grace: Duration::from_secs(30),
-            releases_kept: 5,
         }
+    }
+}
+
+impl Settings {
+    /// The longest of any of the times.
+    const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+    /// Checks what can be set wrong: nothing may wait for ever or never.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        let invalid = |setting: &str, rule: &str| {
+            Err(Error::invalid("settings.validate", format!("the setting {setting} {rule}")))
+        };
+        let counts = [
+            ("build_slots", self.build_slots),
+            ("operation_slots", self.operation_slots),
+            ("queue_limit", self.queue_limit),
+            ("retry.attempts", self.retry.attempts as usize),
+            ("retry.start_attempts", self.retry.start_attempts as usize),
+        ];
+        if let Some((setting, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return invalid(setting, "must be at least 1");
+        }
+        let times = [
+            ("address_rest", self.address_rest),
+            ("build_limits.total", self.build_limits.total),
+            ("build_limits.silence", self.build_limits.silence),
+            ("retry.deadline", self.retry.deadline),
+            ("retry.backoff.max", self.retry.backoff.max),
+            ("lease", self.lease),
+            ("drain", self.drain),
+            ("stop_grace", self.stop_grace),
+        ];
+        if let Some((setting, _)) = times.into_iter().find(|(_, time)| *time > Self::LONGEST) {
+            return invalid(setting, "must be at most a week");
+        }
+        // One renewal may fail or be late without the lease being lost.
+        if self.lease_renewal.is_zero() || self.lease_renewal * 2 > self.lease {
+            return invalid("lease_renewal", "must be more than nothing and at most half of the lease");
+        }
+        Ok(())
     }
 }
 

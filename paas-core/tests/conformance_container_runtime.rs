@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
 
 mod shared;
+mod wrapped;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,26 +12,36 @@ use std::time::Duration;
 use async_trait::async_trait;
 use paas_core::memory::{MemoryBuilder, MemoryHost, MemoryRuntime, Program, ProgramExit, Script};
 use paas_core::testing::container_runtime::{ContainerRuntimeHarness, TestProgram};
+use paas_core::wrap::{Timeout, TimeoutPolicy};
 use paas_core::{
     Addressing, AppId, ContainerRuntime, Context, Image, ImageBuilder, InstanceName, OrgId, RandomIds,
     Subnet, SystemClock,
 };
+use wrapped::observed;
 
 struct Harness {
     host: MemoryHost,
-    addressing: Addressing,
+    /// What the suite asks: the host's runtime, or that one wrapped.
+    runtime: Arc<dyn ContainerRuntime>,
 }
 
 impl Harness {
     fn new(addressing: Addressing) -> Self {
-        Self { host: MemoryHost::new(Arc::new(SystemClock::new())), addressing }
+        let host = MemoryHost::new(Arc::new(SystemClock::new()));
+        Self { runtime: Arc::new(MemoryRuntime::new(host.clone()).with_addressing(addressing)), host }
+    }
+
+    /// Without `Retry`: the suite looks at an error that it would try again.
+    fn wrapped() -> Self {
+        let Self { host, runtime } = Self::new(Addressing::Platform);
+        Self { host, runtime: Arc::new(observed(Timeout::new(runtime, TimeoutPolicy::default()))) }
     }
 }
 
 #[async_trait]
 impl ContainerRuntimeHarness for Harness {
     fn runtime(&self) -> Arc<dyn ContainerRuntime> {
-        Arc::new(MemoryRuntime::new(self.host.clone()).with_addressing(self.addressing))
+        self.runtime.clone()
     }
 
     async fn image(&self, program: TestProgram) -> Image {
@@ -71,4 +82,9 @@ mod platform_addresses {
 mod runtime_addresses {
     use super::*;
     paas_core::conformance!(container_runtime, || async { Harness::new(Addressing::Runtime) });
+}
+
+mod in_wrappers {
+    use super::*;
+    paas_core::conformance!(container_runtime, || async { Harness::wrapped() });
 }

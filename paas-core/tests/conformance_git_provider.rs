@@ -2,19 +2,38 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used)]
 
+mod wrapped;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use paas_core::memory::{MemoryFiles, MemoryGit};
 use paas_core::testing::git_provider::GitHarness;
+use paas_core::wrap::{Cache, Timeout, TimeoutPolicy};
 use paas_core::{CommitId, Error, Fault, GitProvider, GitUrl, Kind};
+use wrapped::observed;
 
-struct Memory(MemoryGit);
+/// A git server, and what the suite asks: its provider, or that one wrapped.
+struct Memory(MemoryGit, Arc<dyn GitProvider>);
+
+impl Memory {
+    fn plain() -> Self {
+        let git = MemoryGit::new();
+        Self(git.clone(), Arc::new(git))
+    }
+
+    /// Without `Retry`: the suite looks at errors that it would try again.
+    fn wrapped() -> Self {
+        let Self(git, provider) = Self::plain();
+        let provider = Timeout::new(provider, TimeoutPolicy::default());
+        Self(git, Arc::new(observed(Cache::trees(provider, 16))))
+    }
+}
 
 #[async_trait]
 impl GitHarness for Memory {
     fn provider(&self) -> Arc<dyn GitProvider> {
-        Arc::new(self.0.clone())
+        self.1.clone()
     }
 
     fn url(&self, name: &str) -> GitUrl {
@@ -51,4 +70,12 @@ impl GitHarness for Memory {
     }
 }
 
-paas_core::conformance!(git_provider, || async { Memory(MemoryGit::new()) });
+mod plain {
+    use super::*;
+    paas_core::conformance!(git_provider, || async { Memory::plain() });
+}
+
+mod in_wrappers {
+    use super::*;
+    paas_core::conformance!(git_provider, || async { Memory::wrapped() });
+}

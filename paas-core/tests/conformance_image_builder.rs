@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
 
 mod shared;
+mod wrapped;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +11,32 @@ use std::time::Duration;
 use async_trait::async_trait;
 use paas_core::memory::{MemoryBuilder, MemoryHost, MemoryRuntime, Script};
 use paas_core::testing::image_builder::{ImageBuilderHarness, TestBuild};
+use paas_core::wrap::Cache;
 use paas_core::{
     AppId, BuildRequest, ContainerRuntime, Context, Error, Failure, Image, ImageBuilder, Kind, OrgId,
     SystemClock,
 };
+use wrapped::{observed, wrapped};
 
-struct Harness(MemoryHost);
+/// A host, and what the suite asks: its builder, or that one wrapped.
+struct Harness(MemoryHost, Arc<dyn ImageBuilder>);
+
+impl Harness {
+    fn plain() -> Self {
+        let host = MemoryHost::new(Arc::new(SystemClock::new()));
+        Self(host.clone(), Arc::new(MemoryBuilder::new(host)))
+    }
+
+    fn wrapped() -> Self {
+        let Self(host, builder) = Self::plain();
+        Self(host, Arc::new(observed(Cache::images(wrapped(builder), 16))))
+    }
+}
 
 #[async_trait]
 impl ImageBuilderHarness for Harness {
     fn builder(&self) -> Arc<dyn ImageBuilder> {
-        Arc::new(MemoryBuilder::new(self.0.clone()))
+        self.1.clone()
     }
 
     fn request(&self, org: &OrgId, app: &AppId, build: &TestBuild) -> BuildRequest {
@@ -61,4 +77,12 @@ impl ImageBuilderHarness for Harness {
     }
 }
 
-paas_core::conformance!(image_builder, || async { Harness(MemoryHost::new(Arc::new(SystemClock::new()))) });
+mod plain {
+    use super::*;
+    paas_core::conformance!(image_builder, || async { Harness::plain() });
+}
+
+mod in_wrappers {
+    use super::*;
+    paas_core::conformance!(image_builder, || async { Harness::wrapped() });
+}

@@ -2,6 +2,8 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::panic)]
 
+mod wrapped;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -10,14 +12,26 @@ use async_trait::async_trait;
 use paas_core::memory::{MemoryAnswer, MemoryIngress, MemoryRequest};
 use paas_core::testing::ingress::{Answer, Flight, IngressHarness};
 use paas_core::{Host, Ingress, InstanceName, Probe};
+use wrapped::wrapped;
 
-#[derive(Default)]
 struct Harness {
     ingress: Arc<MemoryIngress>,
+    /// What the suite asks: the same, or wrapped.
+    asked: Arc<dyn Ingress>,
     next_port: AtomicU16,
 }
 
 impl Harness {
+    fn plain() -> Self {
+        let ingress = Arc::new(MemoryIngress::new());
+        Self { asked: ingress.clone(), ingress, next_port: AtomicU16::new(0) }
+    }
+
+    fn wrapped() -> Self {
+        let plain = Self::plain();
+        Self { asked: Arc::new(wrapped(plain.asked)), ..plain }
+    }
+
     fn address(&self) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, 1], self.next_port.fetch_add(1, Ordering::SeqCst)))
     }
@@ -26,7 +40,7 @@ impl Harness {
 #[async_trait]
 impl IngressHarness for Harness {
     fn ingress(&self) -> Arc<dyn Ingress> {
-        self.ingress.clone()
+        self.asked.clone()
     }
 
     async fn start(&self, _name: InstanceName) -> SocketAddr {
@@ -64,7 +78,15 @@ impl Flight for Pretended {
     }
 }
 
-paas_core::conformance!(ingress, || async { Harness::default() });
+mod plain {
+    use super::*;
+    paas_core::conformance!(ingress, || async { Harness::plain() });
+}
+
+mod in_wrappers {
+    use super::*;
+    paas_core::conformance!(ingress, || async { Harness::wrapped() });
+}
 
 #[tokio::test]
 async fn failures_and_probes_are_scripted() {

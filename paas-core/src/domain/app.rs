@@ -111,7 +111,7 @@ pub enum AppState {
     Failed,
     /// It answers, and something newer is on its way.
     RollingOut,
-    /// Its process keeps ending.
+    /// Its process keeps ending. Only a later version, with the part that watches running apps, says so.
     Crashed,
     /// It was stopped on request.
     Stopped,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{AppId, CommitId, Config, DeploymentId, OrgId, ReleaseNumber, Source};
+use super::{AppId, CommitId, Config, DeploymentId, DesiredState, OrgId, ReleaseNumber, Source};
 use crate::error::Failure;
 
 /// What an operation does, and so which steps it takes.
@@ -104,6 +104,16 @@ impl OperationKind {
     #[must_use]
     pub fn serves(self) -> bool {
         !matches!(self, Self::Stop | Self::Delete)
+    }
+
+    /// What the app should do once it did what was asked; `None` when it leaves that as it was.
+    #[must_use]
+    pub fn desired(self) -> Option<DesiredState> {
+        match self {
+            Self::Deploy | Self::Rollback | Self::Start => Some(DesiredState::Running),
+            Self::Stop => Some(DesiredState::Stopped),
+            Self::Restart | Self::Config | Self::Delete => None,
+        }
     }
 
     /// True if accepting it makes an earlier `other` of the same app pointless.

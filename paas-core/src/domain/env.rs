@@ -80,7 +80,11 @@ impl fmt::Debug for EnvName {
 
 /// The environment variables of an app. Every value counts as a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Env(BTreeMap<EnvName, Secret>);
+pub struct Env {
+    variables: BTreeMap<EnvName, Secret>,
+    /// All names and values together, as they are stored.
+    bytes: usize,
+}
 
 impl Env {
     /// The most variables one app can have.
@@ -88,7 +92,7 @@ impl Env {
     /// The longest value, in bytes.
     pub const MAX_VALUE_BYTES: usize = 32 * 1024;
     /// All names and values together, in bytes: sealed they must fit in a record, and a program can't be started
-    /// with much more.
+    /// with much more. Quotes, backslashes and control characters count as what they become in the record.
     pub const MAX_TOTAL_BYTES: usize = 256 * 1024;
 
     /// Sets one variable.
@@ -103,43 +107,58 @@ impl Env {
                 format!("the value of {name} has a NUL character or is longer than 32 KiB"),
             ));
         }
-        if self.0.len() >= Self::MAX_VARIABLES && !self.0.contains_key(&name) {
+        if self.variables.len() >= Self::MAX_VARIABLES && !self.variables.contains_key(&name) {
             return Err(Error::invalid("env.set", "an app has at most 1000 environment variables"));
         }
-        let others = self.0.iter().filter(|(other, _)| **other != name);
-        let bytes: usize = others.map(|(name, value)| name.as_str().len() + value.expose().len()).sum();
-        if bytes + name.as_str().len() + text.len() > Self::MAX_TOTAL_BYTES {
+        let bytes = self.bytes - self.bytes_of(&name) + name.as_str().len() + stored_bytes(text);
+        if bytes > Self::MAX_TOTAL_BYTES {
             return Err(Error::invalid(
                 "env.set",
                 "the environment variables have more than 256 KiB together",
             ));
         }
-        self.0.insert(name, value);
+        self.bytes = bytes;
+        self.variables.insert(name, value);
         Ok(())
     }
 
     /// Removes one variable, if it is there.
     pub fn remove(&mut self, name: &EnvName) {
-        self.0.remove(name);
+        self.bytes -= self.bytes_of(name);
+        self.variables.remove(name);
+    }
+
+    fn bytes_of(&self, name: &EnvName) -> usize {
+        self.variables.get(name).map_or(0, |value| name.as_str().len() + stored_bytes(value.expose()))
     }
 
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &EnvName> {
-        self.0.keys()
+        self.variables.keys()
     }
 
     /// Names and values, in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&EnvName, &Secret)> {
-        self.0.iter()
+        self.variables.iter()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.variables.len()
     }
 
     /// True if there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.variables.is_empty()
     }
+}
+
+/// The length of a value in JSON, in which it is sealed.
+fn stored_bytes(value: &str) -> usize {
+    let stored = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    value.bytes().map(stored).sum()
 }

@@ -66,11 +66,6 @@ impl GitUrl {
         #[allow(clippy::expect_used)]
         Url::parse(&self.0).expect("a GitUrl holds a URL")
     }
-
-    /// True for plain `http`.
-    pub fn is_plain_http(&self) -> bool {
-        self.0.starts_with("http://")
-    }
 }
 
 impl FromStr for GitUrl {

@@ -8,10 +8,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{AppId, DeploymentId, OrgId};
+use crate::error::{Error, Result};
 
 /// The name of an instance, derived from the operation that makes it: whoever repeats the step after a crash
 /// finds what the first try made.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct InstanceName(Arc<str>);
 
 impl InstanceName {
@@ -29,6 +31,32 @@ impl InstanceName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Only what [`of`](InstanceName::of) makes.
+impl TryFrom<String> for InstanceName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let rest = text.strip_prefix("paas-").unwrap_or_default();
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && part.len() <= 32
+                && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        let (suffix, fallback) =
+            rest.split_once('-').map_or((rest, None), |(suffix, fallback)| (suffix, Some(fallback)));
+        if is_part(suffix) && fallback.is_none_or(|fallback| fallback.parse::<u32>().is_ok()) {
+            return Ok(Self(text.into()));
+        }
+        Err(Error::invalid("instance_name.parse", "this is not the name of an instance"))
+    }
+}
+
+impl From<InstanceName> for String {
+    fn from(name: InstanceName) -> Self {
+        name.0.to_string()
     }
 }
 

@@ -82,6 +82,26 @@ impl Addresses {
         }
     }
 
+    /// Lets every address of an app rest but those of `kept`: also one whose instance is gone without anybody having
+    /// freed it.
+    pub(crate) async fn free_all(
+        &self,
+        org: &OrgId,
+        app: &AppId,
+        kept: &BTreeSet<DeploymentId>,
+    ) -> Result<()> {
+        let scope = Scope::Org(org.clone());
+        let known: Vec<Versioned<AddressRecord>> =
+            self.records().all(&scope, "org", IndexRange::starting_with(format!("{org}/"))).await?;
+        let is_unused = |address: &AddressRecord| {
+            address.app == *app && address.freed_at.is_none() && !kept.contains(&address.deployment)
+        };
+        for address in known.into_iter().map(|address| address.value).filter(is_unused) {
+            self.free(&address.deployment).await?;
+        }
+        Ok(())
+    }
+
     /// The org's subnet: the one it has, or a new one. It stays the org's: an instance that is just starting may hold
     /// an address in it.
     async fn subnet(&self, org: &OrgId) -> Result<Subnet> {

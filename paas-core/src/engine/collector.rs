@@ -22,6 +22,11 @@ const BATCH_LINES: usize = 512;
 const QUEUE_LINES: usize = 8192;
 /// How many lines a second of one instance are kept; the rest is counted.
 const LINES_PER_SECOND: u64 = 10_000;
+/// How many bytes a second of one instance are kept: at this rate a program that writes without end takes most of a
+/// minute to push everything else out of the 200 MiB that an app's log has.
+const BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
+/// How long a mark for lines that were not kept waits for a line to go with.
+const MARK: Duration = Duration::from_secs(1);
 /// How long a finished instance's last lines are waited for.
 const FINISH: Duration = Duration::from_secs(5);
 /// How often a silent, ended instance is looked at again.
@@ -93,8 +98,9 @@ impl Collector {
 
 async fn follow(services: Arc<Services>, instance: Instance, last: CancellationToken) {
     let context = services.context();
+    let mut rate = Rate::default();
     loop {
-        if let Err(error) = read(&services, &context, &instance).await {
+        if let Err(error) = read(&services, &context, &instance, &mut rate).await {
             tracing::debug!(instance = %instance.name, ?error, "an instance's output can't be read");
         }
         if last.is_cancelled() {
@@ -115,60 +121,85 @@ async fn follow(services: Arc<Services>, instance: Instance, last: CancellationT
 }
 
 /// Stores output until it ends.
-async fn read(services: &Services, context: &Context, instance: &Instance) -> crate::Result<()> {
+async fn read(
+    services: &Services,
+    context: &Context,
+    instance: &Instance,
+    rate: &mut Rate,
+) -> crate::Result<()> {
     let after = services.logs.last_of(&instance.app, &instance.name).await?;
     let options = OutputOptions { after, tail: None, follow: true };
     let output = services.runtime.output(context, &instance.name, &options).await?;
     let mut batches = output.ready_chunks(BATCH_LINES);
-    let mut rate = Rate::default();
-    while let Some(batch) = batches.next().await {
-        let (mut lines, mut failed) = (Vec::with_capacity(batch.len()), None);
-        for line in batch {
+    loop {
+        let batch = tokio::select! {
+            biased;
+            batch = batches.next() => batch,
+            // It is silent now, and may be for ever.
+            () = services.clock.sleep(MARK), if rate.dropped > 0 => Some(Vec::new()),
+        };
+        let is_over = batch.is_none();
+        let (mut lines, mut failed) = (Vec::new(), None);
+        rate.turn(services.clock.elapsed(), is_over, instance, &mut lines);
+        for line in batch.into_iter().flatten() {
             match line {
-                Ok(line) => rate.admit(services.clock.elapsed(), line, instance, &mut lines),
+                Ok(line) if rate.admits(&line) => {
+                    lines.push(NewLogLine { text: line.text.clone(), ..stored(&line, instance) });
+                }
+                Ok(_) => {}
                 Err(error) => failed = Some(error),
             }
         }
-        services.logs.append(&instance.app, lines).await?;
-        if let Some(error) = failed {
-            return Err(error);
+        if !lines.is_empty() {
+            services.logs.append(&instance.app, lines).await?;
+        }
+        match failed {
+            Some(error) => return Err(error),
+            None if is_over => return Ok(()),
+            None => {}
         }
     }
-    Ok(())
 }
 
-/// Caps the lines a second, and says how many were not kept.
+/// Caps the lines and bytes a second, and says how many lines were not kept.
 #[derive(Debug, Default)]
 struct Rate {
     second: u64,
-    admitted: u64,
+    lines: u64,
+    bytes: u64,
     dropped: u64,
+    /// The last line that was not kept, without its text.
+    last_dropped: Option<OutputLine>,
 }
 
 impl Rate {
-    fn admit(
-        &mut self,
-        elapsed: Duration,
-        line: OutputLine,
-        instance: &Instance,
-        lines: &mut Vec<NewLogLine>,
-    ) {
-        if elapsed.as_secs() != self.second {
-            self.second = elapsed.as_secs();
-            self.admitted = 0;
-            if self.dropped > 0 {
-                let text =
-                    format!("[{} lines dropped: more than {LINES_PER_SECOND} lines a second]", self.dropped);
-                self.dropped = 0;
-                lines.push(NewLogLine { text, ..stored(&line, instance) });
-            }
-        }
-        if self.admitted >= LINES_PER_SECOND {
-            self.dropped += 1;
+    /// Begins a new second, if it is one, with the mark of what the last one did not keep.
+    fn turn(&mut self, elapsed: Duration, is_over: bool, instance: &Instance, lines: &mut Vec<NewLogLine>) {
+        if elapsed.as_secs() == self.second && !is_over {
             return;
         }
-        self.admitted += 1;
-        lines.push(NewLogLine { text: line.text.clone(), ..stored(&line, instance) });
+        (self.second, self.lines, self.bytes) = (elapsed.as_secs(), 0, 0);
+        if let Some(last) = self.last_dropped.take() {
+            let text = format!(
+                "[{} lines dropped: more than {LINES_PER_SECOND} lines or {} MiB a second]",
+                self.dropped,
+                BYTES_PER_SECOND / (1024 * 1024),
+            );
+            self.dropped = 0;
+            lines.push(NewLogLine { text, source: LogSource::System, ..stored(&last, instance) });
+        }
+    }
+
+    fn admits(&mut self, line: &OutputLine) -> bool {
+        let bytes = line.text.len() as u64;
+        if self.lines >= LINES_PER_SECOND || self.bytes + bytes > BYTES_PER_SECOND {
+            self.dropped += 1;
+            self.last_dropped = Some(OutputLine { at: line.at, stream: line.stream, text: String::new() });
+            return false;
+        }
+        self.lines += 1;
+        self.bytes += bytes;
+        true
     }
 }
 
@@ -188,7 +219,8 @@ fn stored(line: &OutputLine, instance: &Instance) -> NewLogLine {
 pub(crate) struct OperationLog {
     deployment: DeploymentId,
     sender: mpsc::Sender<Message>,
-    dropped: AtomicU64,
+    /// How many lines were not stored and not yet marked.
+    dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -201,8 +233,9 @@ impl OperationLog {
     /// A log that ends with its last handle.
     pub(crate) fn start(logs: Arc<dyn LogStore>, app: AppId, deployment: DeploymentId) -> Arc<Self> {
         let (sender, receiver) = mpsc::channel(QUEUE_LINES);
-        tokio::spawn(pump(logs, app, receiver));
-        Arc::new(Self { deployment, sender, dropped: AtomicU64::new(0) })
+        let dropped = Arc::new(AtomicU64::new(0));
+        tokio::spawn(pump(logs, app, deployment.clone(), receiver, dropped.clone()));
+        Arc::new(Self { deployment, sender, dropped })
     }
 
     /// A sink into it.
@@ -223,16 +256,10 @@ impl OperationLog {
 impl LogWriter for OperationLog {
     fn write(&self, mut line: NewLogLine) {
         line.deployment = Some(self.deployment.clone());
-        let dropped = self.dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            let mark = NewLogLine {
-                source: LogSource::System,
-                text: format!("[{dropped} lines dropped: the log could not be stored fast enough]"),
-                ..line.clone()
-            };
-            if self.sender.try_send(Message::Line(mark)).is_err() {
-                self.dropped.fetch_add(dropped, Ordering::Relaxed);
-            }
+        if let Some((mark, dropped)) = mark(&self.deployment, &self.dropped)
+            && self.sender.try_send(Message::Line(mark)).is_err()
+        {
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
         if self.sender.try_send(Message::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -240,9 +267,30 @@ impl LogWriter for OperationLog {
     }
 }
 
-async fn pump(logs: Arc<dyn LogStore>, app: AppId, mut receiver: mpsc::Receiver<Message>) {
+/// The line that stands for those that were not stored, if there are any, and how many they are.
+fn mark(deployment: &DeploymentId, dropped: &AtomicU64) -> Option<(NewLogLine, u64)> {
+    let dropped = dropped.swap(0, Ordering::Relaxed);
+    let mark = NewLogLine {
+        at: None,
+        source: LogSource::System,
+        stream: LogStream::Stdout,
+        instance: None,
+        deployment: Some(deployment.clone()),
+        text: format!("[{dropped} lines dropped: the log could not be stored in time]"),
+    };
+    (dropped > 0).then_some((mark, dropped))
+}
+
+async fn pump(
+    logs: Arc<dyn LogStore>,
+    app: AppId,
+    deployment: DeploymentId,
+    mut receiver: mpsc::Receiver<Message>,
+    dropped: Arc<AtomicU64>,
+) {
     let mut messages = Vec::with_capacity(BATCH_LINES);
-    while receiver.recv_many(&mut messages, BATCH_LINES).await > 0 {
+    loop {
+        let is_over = receiver.recv_many(&mut messages, BATCH_LINES).await == 0;
         let (mut lines, mut flushes) = (Vec::with_capacity(messages.len()), Vec::new());
         for message in messages.drain(..) {
             match message {
@@ -250,15 +298,26 @@ async fn pump(logs: Arc<dyn LogStore>, app: AppId, mut receiver: mpsc::Receiver<
                 Message::Flush(done) => flushes.push(done),
             }
         }
-        let count = lines.len();
-        if count > 0
+        let mut count = lines.len() as u64;
+        // No line may come any more for the mark to go before.
+        if (is_over || !flushes.is_empty())
+            && let Some((mark, dropped)) = mark(&deployment, &dropped)
+        {
+            lines.push(mark);
+            count += dropped;
+        }
+        if !lines.is_empty()
             && let Err(error) = logs.append(&app, lines).await
         {
             tracing::warn!(%app, count, ?error, "log lines could not be stored");
+            dropped.fetch_add(count, Ordering::Relaxed);
         }
         for done in flushes {
             // Nobody waits any more: fine.
             let _ = done.send(());
+        }
+        if is_over {
+            return;
         }
     }
 }

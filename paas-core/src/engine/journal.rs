@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use crate::domain::{AppId, AppStatus, Deployment, DeploymentId, DeploymentSpec};
-use crate::engine::services::Services;
+use crate::engine::{services::Services, take_back};
 use crate::error::{Error, Kind, Result};
-use crate::pipeline::{Event, Recorded, State, project};
+use crate::pipeline::{Event, Outcome, Phase, Recorded, State, project};
 use crate::records::{self, Records, Versioned};
 use crate::store::{Append, Batch, Expect, Lease, LeaseChange, Position, Scope, StreamId, Write};
 
@@ -136,6 +136,10 @@ impl Journal {
             )?);
         }
         batch.appends.extend(extra.appends);
+        let is_undone = |outcome: &Outcome| *outcome != Outcome::Succeeded;
+        if matches!(&state.phase, Phase::Ended { outcome } if is_undone(outcome)) {
+            batch.writes.extend(take_back(&self.records(), &self.scope, &self.spec, &status).await?);
+        }
         let base = batch.writes.len();
         let is_deployment_changed = deployment != self.deployment.value;
         if is_deployment_changed {

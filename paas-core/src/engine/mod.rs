@@ -16,6 +16,7 @@ mod hub;
 mod journal;
 mod services;
 mod supervisor;
+mod wish;
 mod worker;
 
 pub(crate) use addresses::Addresses;
@@ -24,3 +25,4 @@ pub(crate) use effects::Effects;
 pub(crate) use hub::{Hub, Watch};
 pub(crate) use services::Services;
 pub(crate) use supervisor::Engine;
+pub(crate) use wish::take_back;

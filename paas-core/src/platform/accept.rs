@@ -40,10 +40,10 @@ impl Platform {
     pub(super) async fn accept(&self, org: &OrgId, app: &AppId, request: Request) -> Result<Deployment> {
         let scope = Scope::Org(org.clone());
         for _ in 0..TRIES {
-            let app = self.app_record(&scope, app.as_str()).await?;
-            let status: Option<Versioned<AppStatus>> =
-                self.records().get(&scope, app.value.id.as_str()).await?;
+            // In this order: a change of the app in between changes the version of the status, too.
+            let status: Option<Versioned<AppStatus>> = self.records().get(&scope, app.as_str()).await?;
             let status = status.ok_or_else(no_such_app)?;
+            let app = self.app_record(&scope, app.as_str()).await?;
             match self.try_accept(&scope, app, status, &request).await {
                 Err(error) if error.kind() == Kind::Conflict && error.reason().is_none() => {}
                 result => return result,
@@ -66,7 +66,7 @@ impl Platform {
         if let Some(running) = self.deletion(scope, &status.value).await? {
             return match request.kind {
                 OperationKind::Delete => Ok(running),
-                _ => Err(refused("the app is being deleted", "wait until its name is free again")),
+                _ => Err(being_deleted()),
             };
         }
         check(request.kind, &app.value, &status.value)?;
@@ -75,11 +75,7 @@ impl Platform {
             Some(changed) => (app.value, changed.value.clone()),
             None => (app.value.clone(), app.value),
         };
-        value.desired = match request.kind {
-            OperationKind::Deploy | OperationKind::Rollback | OperationKind::Start => DesiredState::Running,
-            OperationKind::Stop => DesiredState::Stopped,
-            OperationKind::Restart | OperationKind::Config | OperationKind::Delete => value.desired,
-        };
+        value.desired = request.kind.desired().unwrap_or(value.desired);
         if let Some(number) = request.release {
             value.config = self.release_config(scope, &value, number).await?;
         }
@@ -248,7 +244,7 @@ impl Platform {
     /// The append of an event to an app's own stream.
     pub(super) async fn app_event(&self, scope: &Scope, app: &AppId, event: &Event) -> Result<Append> {
         let stream = StreamId::from(app);
-        let version = self.records().events(scope, &stream, 0).await?.last().map_or(0, |last| last.version);
+        let version = self.records().count_events(scope, &stream).await?;
         records::append(
             scope.clone(),
             stream,
@@ -259,7 +255,7 @@ impl Platform {
     }
 
     /// The deletion that is under way, if one is.
-    async fn deletion(&self, scope: &Scope, status: &AppStatus) -> Result<Option<Deployment>> {
+    pub(super) async fn deletion(&self, scope: &Scope, status: &AppStatus) -> Result<Option<Deployment>> {
         for id in status.active.iter().chain(&status.queue) {
             let deployment: Option<Versioned<Deployment>> = self.records().get(scope, id.as_str()).await?;
             if let Some(deployment) = deployment.filter(|found| found.value.kind == OperationKind::Delete) {
@@ -311,6 +307,10 @@ pub(super) fn changed_meanwhile() -> Error {
 
 fn refused(message: &str, hint: &str) -> Error {
     Error::new(Kind::Conflict, "platform.accept", message).code("state").hint(hint)
+}
+
+pub(super) fn being_deleted() -> Error {
+    refused("the app is being deleted", "wait until its name is free again")
 }
 
 /// Checks whether the app's state allows the operation.

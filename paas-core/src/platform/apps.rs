@@ -3,7 +3,7 @@
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
-use super::accept::{Parts, Request, changed_meanwhile, no_such_app};
+use super::accept::{Parts, Request, being_deleted, changed_meanwhile, no_such_app};
 use super::{AppChanges, ChangeEffects, DeployOptions, DeploymentHandle, NewApp, Platform};
 use crate::domain::{
     App, AppId, AppName, AppState, AppStatus, Config, Deployment, DeploymentId, DesiredState, Env, Host,
@@ -299,7 +299,8 @@ impl Apps {
     /// Changes an app. What runs follows by itself: another source is deployed, another configuration restarts it.
     ///
     /// # Errors
-    /// `Conflict` with the code `version` when `expected` is given and is not the app's version any more;
+    /// `Conflict` with the code `version` when `expected` is given and is not the app's version any more, and while it
+    /// is being deleted;
     /// `Invalid` for a value that breaks a rule.
     pub async fn update(
         &self,
@@ -327,14 +328,23 @@ impl Apps {
         if fields.is_empty() {
             return Ok(Updated { app: before, deployment: None, effects: ChangeEffects::default() });
         }
-        let status = self.get(before.value.id.clone()).await?.status;
-        let was_deployed =
-            status.state != AppState::Pending || status.active.is_some() || !status.queue.is_empty();
+        let status: Option<Versioned<AppStatus>> =
+            self.platform.records().get(&self.scope(), before.value.id.as_str()).await?;
+        let Versioned { version, value: status } = status.ok_or_else(no_such_app)?;
+        if self.platform.deletion(&self.scope(), &status).await?.is_some() {
+            return Err(being_deleted());
+        }
+        let is_busy = status.active.is_some() || !status.queue.is_empty();
+        let was_deployed = status.state != AppState::Pending || is_busy;
         let runs = before.value.desired == DesiredState::Running;
+        let is_other_config = before.value.config != after.config;
         let kind = if before.value.source != after.source && was_deployed && runs {
             Some(OperationKind::Deploy)
-        } else if before.value.config != after.config && status.live.is_some() && runs {
+        } else if is_other_config && status.live.is_some() && runs {
             Some(OperationKind::Config)
+        } else if is_other_config && is_busy && runs {
+            // The first deployment began with the old configuration: the one that supersedes it has the new one.
+            Some(OperationKind::Deploy)
         } else {
             None
         };
@@ -355,6 +365,8 @@ impl Apps {
                 let mut parts = Parts::default();
                 let value = App { updated_at: self.platform.services().clock.now(), ..changed.value };
                 parts.writes.push(records::update(&value, Expect::Version(changed.version))?);
+                // An operation that is accepted meanwhile would run what was before: one of both is made anew.
+                parts.writes.push(records::update(&status, Expect::Version(version))?);
                 parts.appends.push(self.platform.app_event(&self.scope(), &id, &event).await?);
                 self.platform.commit(parts).await?;
                 None
@@ -547,7 +559,7 @@ impl Apps {
         self.platform.services().clock.now()
     }
 
-    /// Every event of the org's streams after a position, and those to come: it does not end by itself.
+    /// Every event of the org's streams after a position, and those to come. See [`Platform::events`].
     pub fn events(&self, after: Position) -> BoxStream<'static, Result<Recorded>> {
         self.platform.feed(self.scope(), after)
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Inner, Platform};
 use crate::clock::{Clock, SystemClock};
 use crate::dns::{DnsService, TransparentDns};
@@ -109,12 +111,14 @@ impl PlatformBuilder {
     /// Starts the platform: it resumes what the store says is under way and takes new work.
     ///
     /// # Errors
-    /// `Invalid` when a durable store is combined with a key that is gone with the program; the store's.
+    /// `Invalid` when a durable store is combined with a key that is gone with the program, or for a setting that makes
+    /// no sense; the store's.
     pub async fn start(self) -> Result<Platform> {
         if self.store.is_some() && self.keyring.is_none() {
             return Err(Error::invalid("platform.start", "a store is given but no keyring")
                 .hint("open one with Keyring::open: secrets could not be read after a restart"));
         }
+        self.settings.validate()?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let host = MemoryHost::new(clock.clone());
         let services = Arc::new(Services {
@@ -136,7 +140,8 @@ impl PlatformBuilder {
         let collector = Arc::new(Collector::new(services.clone()));
         let effects = Arc::new(Effects::new(services.clone(), collector.clone()));
         let engine = Engine::new(services.clone(), effects, hub.clone());
-        let platform = Platform { inner: Arc::new(Inner { services, engine, hub, collector }) };
+        let closing = CancellationToken::new();
+        let platform = Platform { inner: Arc::new(Inner { services, engine, hub, collector, closing }) };
         platform.inner.engine.start();
         platform.restore();
         Ok(platform)

@@ -7,8 +7,9 @@ use futures::stream::BoxStream;
 use super::Apps;
 use super::accept::Parts;
 use crate::domain::{AppStatus, Deployment, DeploymentId, DeploymentState, Step};
-use crate::error::{Error, Kind, Result};
-use crate::pipeline::{CancelReason, Event, Recorded};
+use crate::engine::take_back;
+use crate::error::{Error, Kind, Result, Retry};
+use crate::pipeline::{CancelReason, Event, Phase, Recorded};
 use crate::records::{self, Versioned};
 use crate::store::{Expect, StateStore, StreamId, WorkClass};
 
@@ -63,7 +64,17 @@ impl DeploymentHandle {
     /// # Errors
     /// `NotFound` once it was forgotten, or for another org's; the store's.
     pub async fn get(&self) -> Result<Deployment> {
-        Ok(self.record().await?.value)
+        let mut deployment = self.record().await?.value;
+        let platform = self.apps.platform();
+        // Nobody can write into a journal that nobody understands: that it is stuck shows here only.
+        if !deployment.state.is_settled()
+            && platform.inner.engine.status().stuck.contains_key(deployment.app.as_str())
+            && let Err(error) = platform.replay(&self.apps.scope(), &self.id).await
+            && error.reason() == Some(records::UNKNOWN_EVENT)
+        {
+            deployment.state = DeploymentState::Stuck;
+        }
+        Ok(deployment)
     }
 
     pub(super) fn apps(&self) -> &Apps {
@@ -75,19 +86,32 @@ impl DeploymentHandle {
         found.ok_or_else(|| Error::not_found("deployments.get", "there is no such deployment"))
     }
 
-    /// How many operations are ahead of it for a worker or a build slot; `None` unless it waits for one.
+    /// How many operations are ahead of it: of its own app, and of others for a worker or a build slot. `None` unless it
+    /// waits for its turn.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn queue_position(&self) -> Result<Option<u64>> {
+        let (platform, scope) = (self.apps.platform(), self.apps.scope());
         let deployment = self.get().await?;
-        let class = match (deployment.state, deployment.step) {
-            (DeploymentState::Queued, _) => WorkClass::Light,
-            (DeploymentState::Building, Some(Step::Plan)) => WorkClass::Build,
+        let key = deployment.app.to_string();
+        let (class, own) = match (deployment.state, deployment.step) {
+            (DeploymentState::Queued, _) => {
+                let status: Option<Versioned<AppStatus>> = platform.records().get(&scope, &key).await?;
+                let status = status.map(|status| status.value);
+                let own = status.into_iter().flat_map(|status| status.active.into_iter().chain(status.queue));
+                (WorkClass::Light, own.take_while(|id| *id != self.id).count() as u64)
+            }
+            // It may be planning still.
+            (DeploymentState::Building, Some(Step::Plan))
+                if platform.replay(&scope, &self.id).await?.phase == (Phase::Ready { next: Step::Build }) =>
+            {
+                (WorkClass::Build, 0)
+            }
             _ => return Ok(None),
         };
-        let key = deployment.app.to_string();
-        self.apps.platform().services().store.count(class, Some(key)).await.map(Some)
+        let others = platform.services().store.count(class, Some(key)).await?;
+        Ok(Some(own + others))
     }
 
     /// Its events so far after a version, oldest first.
@@ -197,6 +221,14 @@ impl DeploymentHandle {
                 Err(Error::new(Kind::Conflict, "deployments.outcome", "a newer deployment was accepted")
                     .code("superseded"))
             }
+            (DeploymentState::Stuck, _) => Err(Error::new(
+                Kind::Unavailable,
+                "deployments.outcome",
+                "the deployment can't go on: this version does not know what its journal holds",
+            )
+            .code("stuck")
+            .retry(Retry::Permanent)
+            .hint("run the version that wrote it, or a newer one")),
             (_, Some(failure)) => Err(Error::from(failure)),
             (_, None) => {
                 Err(Error::internal("deployments.outcome", "the deployment says nothing of why it failed"))
@@ -247,6 +279,10 @@ impl DeploymentHandle {
             // No worker has touched it: it is over with this commit.
             Some(Versioned { version, value: mut status }) if status.queue.contains(&self.id) => {
                 platform.end_queued(&scope, &mut status, record, &reason, &mut parts).await?;
+                if let Some(spec) = platform.records().get(&scope, self.id.as_str()).await? {
+                    let wish = take_back(&platform.records(), &scope, &spec.value, &status).await?;
+                    parts.writes.extend(wish);
+                }
                 parts.writes.push(records::update(&status, Expect::Version(version))?);
             }
             _ => {

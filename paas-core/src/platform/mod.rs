@@ -11,8 +11,10 @@ mod logs;
 mod startup;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::BoxStream;
+use tokio_util::sync::CancellationToken;
 
 pub use app_changes::{AppChanges, ChangeEffects, HealthCheckChanges, NewApp, ResourceChanges};
 pub use apps::{AppRef, AppView, Apps, Created, NameCheck, Updated};
@@ -29,7 +31,7 @@ use crate::ids::Ids;
 use crate::pipeline::Recorded;
 use crate::records::{Records, decode_event};
 use crate::settings::Settings;
-use crate::store::{Position, Scope};
+use crate::store::{Position, Scope, StoredEvent};
 
 /// A platform: accepts apps and deployments, and takes them to live URLs.
 ///
@@ -49,6 +51,8 @@ struct Inner {
     engine: Arc<Engine>,
     hub: Arc<Hub>,
     collector: Arc<Collector>,
+    /// Fires when the platform stops: what would wait for ever ends.
+    closing: CancellationToken,
 }
 
 impl Platform {
@@ -78,9 +82,10 @@ impl Platform {
         self.apps().deploy(app, DeployOptions::default()).await
     }
 
-    /// Every event of every stream after a position, and those to come: it does not end by itself.
+    /// Every event of every stream after a position, and those to come: it ends when the platform shuts down.
     ///
-    /// A reader that keeps the position of the last event it handled misses none, whatever happens in between.
+    /// A reader that keeps the position of the last event it handled misses none, whatever happens in between. An event
+    /// of a newer version, which this one does not know, is left out.
     pub fn events(&self, after: Position) -> BoxStream<'static, Result<Recorded>> {
         self.feed(Scope::System, after)
     }
@@ -107,6 +112,7 @@ impl Platform {
     pub async fn shutdown(&self) {
         self.inner.engine.stop().await;
         self.inner.collector.stop();
+        self.inner.closing.cancel();
     }
 
     fn services(&self) -> &Arc<Services> {
@@ -119,22 +125,38 @@ impl Platform {
 
     fn feed(&self, scope: Scope, after: Position) -> BoxStream<'static, Result<Recorded>> {
         const PAGE: usize = 500;
+        /// The longest that a lost hint of news matters.
+        const NET: Duration = Duration::from_secs(5);
         let news = self.inner.hub.watch_feed();
         let state = (self.clone(), news, after, Vec::new().into_iter());
         Box::pin(futures::stream::try_unfold(state, move |(platform, mut news, mut after, mut page)| {
             let scope = scope.clone();
             async move {
                 loop {
-                    if let Some(stored) = page.next() {
-                        let recorded = decode_event(stored)?;
-                        after = recorded.position;
-                        return Ok(Some((recorded, (platform, news, after, page))));
+                    for stored in page.by_ref() {
+                        let stored: StoredEvent = stored;
+                        after = stored.position;
+                        match decode_event(stored) {
+                            Ok(recorded) => return Ok(Some((recorded, (platform, news, after, page)))),
+                            // One stream's unknown event must not keep every other stream from the reader.
+                            Err(error) => tracing::warn!(?error, "an event is left out of the feed"),
+                        }
                     }
+                    let is_closing = platform.inner.closing.is_cancelled();
                     news.mark_unchanged();
                     page = platform.services().store.feed(&scope, after, PAGE).await?.into_iter();
-                    // The hub lives as long as the platform: the sender is there.
-                    if page.len() == 0 && news.changed().await.is_err() {
+                    if page.len() > 0 {
+                        continue;
+                    }
+                    if is_closing {
                         return Ok(None);
+                    }
+                    tokio::select! {
+                        biased;
+                        () = platform.inner.closing.cancelled() => {}
+                        // The hub lives as long as the platform: the sender is there.
+                        _ = news.changed() => {}
+                        () = platform.services().clock.sleep(NET) => {}
                     }
                 }
             }

@@ -156,15 +156,6 @@ impl IndexRange {
         Self::default()
     }
 
-    /// Just this value.
-    #[must_use]
-    pub fn exactly(value: impl Into<String>) -> Self {
-        let from = value.into();
-        // The next text in byte order.
-        let to = format!("{from}\0");
-        Self { from: Some(from), to: Some(to) }
-    }
-
     /// Every value that starts with `prefix`, which must not be empty or end with the highest character.
     #[must_use]
     pub fn starting_with(prefix: impl Into<String>) -> Self {

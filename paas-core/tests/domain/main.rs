@@ -10,3 +10,4 @@ mod ids;
 mod limits;
 mod names;
 mod seal;
+mod settings;

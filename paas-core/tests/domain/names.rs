@@ -90,3 +90,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_the_name_of_an_instance_is_read_as_one() {
+    let deployment: paas_core::DeploymentId = "dpl_00000000000000000000000001".parse().unwrap();
+    for fallback in [0, 1, 5] {
+        let name = paas_core::InstanceName::of(&deployment, fallback);
+        let text = serde_json::to_string(&name).unwrap();
+        assert_eq!(serde_json::from_str::<paas_core::InstanceName>(&text).unwrap(), name);
+    }
+    for text in ["", "paas-", "nginx", "paas-../x", "paas-A", "paas-a-", "paas-a-b", "paas-a-1-2", "paas-a\n"]
+    {
+        let text = serde_json::to_string(text).unwrap();
+        assert!(serde_json::from_str::<paas_core::InstanceName>(&text).is_err(), "{text}");
+    }
+}

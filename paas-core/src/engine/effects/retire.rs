@@ -1,10 +1,12 @@
 //! Retire: drain and remove every instance that is not live.
 
+use std::collections::BTreeSet;
+
 use futures::{StreamExt, stream};
 
 use super::{Effects, Work};
 use crate::context::Context;
-use crate::domain::Instance;
+use crate::domain::{DeploymentSpec, Instance};
 use crate::error::{Kind, Result};
 use crate::logs::LogSource;
 use crate::pipeline::Output;
@@ -39,7 +41,23 @@ impl Effects {
                 }
             }
         }
+        self.free_addresses(context, spec, &selector).await?;
         Ok(Output::Retired { removed, left })
+    }
+
+    /// Frees every address of the app that no instance has: one may have been removed by somebody else, or just before
+    /// a crash.
+    async fn free_addresses(
+        &self,
+        context: &Context,
+        spec: &DeploymentSpec,
+        selector: &Selector,
+    ) -> Result<()> {
+        let instances = self.services.runtime.list(context, selector).await?;
+        let mut kept: BTreeSet<_> = instances.into_iter().map(|instance| instance.deployment).collect();
+        // The live one keeps its address whatever became of it: the route leads there.
+        kept.extend(spec.kind.serves().then(|| spec.id.clone()));
+        self.addresses.free_all(&spec.org, &spec.app, &kept).await
     }
 
     async fn retire_one(&self, context: &Context, instance: &Instance) -> Result<()> {

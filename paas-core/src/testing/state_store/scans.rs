@@ -107,7 +107,7 @@ pub async fn a_scan_keeps_to_its_range(harness: &Harness) {
         (bounds(None, Some("b")), vec!["1"]),
         (bounds(Some("a"), Some("c")), vec!["1", "2", "4", "3"]),
         (bounds(Some("c"), Some("a")), vec![]),
-        (IndexRange::exactly("b"), vec!["2"]),
+        (bounds(Some("b"), Some("b\0")), vec!["2"]),
         (IndexRange::starting_with("b"), vec!["2", "4", "3"]),
     ] {
         let mut scan = Scan { range, ..scan_of(&org(1), "by") };
