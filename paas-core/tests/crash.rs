@@ -139,7 +139,7 @@ where
     let dying = Arc::new(Dying { store: world.store.clone(), left: AtomicI64::new(commits), commits_last });
     let second = world.builder().store(dying.clone()).start().await.unwrap();
     let id = {
-        let asking = world.builder().store(Arc::new(Idle(world.store.clone()))).start().await.unwrap();
+        let asking = world.asking().await;
         let id = ask(asking.apps()).await.unwrap();
         asking.shutdown().await;
         id
@@ -160,73 +160,6 @@ where
     }
     third.shutdown().await;
     (world, id, has_died)
-}
-
-/// A store for a platform that accepts operations and works on none.
-#[derive(Debug)]
-struct Idle(Arc<dyn StateStore>);
-
-#[async_trait]
-impl StateStore for Idle {
-    async fn commit(&self, batch: Batch) -> Result<Committed> {
-        self.0.commit(batch).await
-    }
-
-    async fn get(&self, scope: &Scope, kind: &'static str, id: &str) -> Result<Option<Record>> {
-        self.0.get(scope, kind, id).await
-    }
-
-    async fn find(
-        &self,
-        scope: &Scope,
-        kind: &'static str,
-        key: &'static str,
-        value: &str,
-    ) -> Result<Option<Record>> {
-        self.0.find(scope, kind, key, value).await
-    }
-
-    async fn scan(&self, scan: &Scan) -> Result<Page<Record>> {
-        self.0.scan(scan).await
-    }
-
-    async fn events(
-        &self,
-        scope: &Scope,
-        stream: &StreamId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<StoredEvent>> {
-        self.0.events(scope, stream, after, limit).await
-    }
-
-    async fn feed(&self, scope: &Scope, after: Position, limit: usize) -> Result<Vec<StoredEvent>> {
-        self.0.feed(scope, after, limit).await
-    }
-
-    async fn claim(&self, _: &Claim) -> Result<Claimed> {
-        Ok(Claimed::default())
-    }
-
-    async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Lease> {
-        self.0.renew(lease, duration).await
-    }
-
-    async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64> {
-        self.0.count(class, key).await
-    }
-
-    fn changes(&self) -> tokio::sync::broadcast::Receiver<Change> {
-        self.0.changes()
-    }
-
-    async fn sweep(&self, limit: usize) -> Result<usize> {
-        self.0.sweep(limit).await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.0.ping().await
-    }
 }
 
 /// Every commit of the operation, until one more is never reached.

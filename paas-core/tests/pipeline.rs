@@ -127,7 +127,7 @@ fn play(kind: OperationKind, turns: &[Turn]) -> Vec<Recorded> {
             }
             Action::Do { step, attempt } => match turns.next().unwrap_or(Turn::Succeed) {
                 _ if state.cancel.is_some() && !state.is_committed() => {
-                    Event::Failed { step, attempt, failure: failure(), retry: None }
+                    Event::Failed { step, attempt, failure: failure(), retry: None, busy_millis: 0 }
                 }
                 Turn::Cancel if !state.is_committed() => {
                     Event::CancelRequested { reason: CancelReason::Requested }
@@ -135,13 +135,15 @@ fn play(kind: OperationKind, turns: &[Turn]) -> Vec<Recorded> {
                 Turn::Supersede if !state.is_committed() => {
                     Event::CancelRequested { reason: CancelReason::Superseded { by: deployment() } }
                 }
-                Turn::FailForGood => Event::Failed { step, attempt, failure: failure(), retry: None },
+                Turn::FailForGood => {
+                    Event::Failed { step, attempt, failure: failure(), retry: None, busy_millis: 0 }
+                }
                 Turn::FailAndRetry => {
                     let retry = RetryPlan { from: step, attempt: attempt + 1, at: at(1000) };
-                    Event::Failed { step, attempt, failure: failure(), retry: Some(retry) }
+                    Event::Failed { step, attempt, failure: failure(), retry: Some(retry), busy_millis: 0 }
                 }
                 Turn::Succeed | Turn::Cancel | Turn::Supersede => {
-                    Event::Finished { step, output: output(step, kind.serves()) }
+                    Event::Finished { step, output: output(step, kind.serves()), busy_millis: 0 }
                 }
             },
         };
@@ -234,7 +236,7 @@ fn the_format_of_events_stands() {
         r#"{"type":"started","step":"fetch","attempt":1}"#
     );
     assert_eq!(
-        written(Event::Finished { step: Step::Build, output: output(Step::Build, true) }),
+        written(Event::Finished { step: Step::Build, output: output(Step::Build, true), busy_millis: 0 }),
         r#"{"type":"finished","step":"build","output":{"type":"built","image":{"digest":"sha256:1"},"cached":false}}"#
     );
     assert_eq!(
@@ -246,7 +248,13 @@ fn the_format_of_events_stands() {
         r#"{"type":"ended","outcome":{"type":"cancelled"}}"#
     );
     assert_eq!(
-        written(Event::Failed { step: Step::Fetch, attempt: 2, failure: failure(), retry: None }),
+        written(Event::Failed {
+            step: Step::Fetch,
+            attempt: 2,
+            failure: failure(),
+            retry: None,
+            busy_millis: 0
+        }),
         concat!(
             r#"{"type":"failed","step":"fetch","attempt":2,"failure":{"kind":"timeout","fault":"platform","#,
             r#""retryable":true,"operation":"test.step","message":"it took too long"}}"#
