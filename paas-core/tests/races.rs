@@ -198,26 +198,19 @@ async fn cancelling_between_a_claim_and_its_first_step_leaves_nothing_stuck() {
 async fn many_short_steps_keep_their_lease() {
     let world = World::new();
     world.push_page("one");
-    let late = |operation| ChaosPlan::calm().nth(operation, 1, Mischief::Delay(Duration::from_millis(4900)));
+    // Each below the time after which a lease is renewed, together longer than it lasts.
+    let late = |operation| {
+        (1..10).fold(ChaosPlan::calm(), |plan, nth| {
+            plan.nth(operation, nth, Mischief::Delay(Duration::from_millis(4900)))
+        })
+    };
     let runtime = chaos(&world, world.runtime.clone(), late("runtime.ensure"));
-    let probing =
-        late("ingress.probe").nth("ingress.publish", 1, Mischief::Delay(Duration::from_millis(4900)));
-    let ingress = chaos(&world, world.ingress.clone(), probing);
-    let late_list = Chaos::new(
-        runtime,
-        world.clock.clone(),
-        1,
-        late("runtime.list").nth("runtime.list", 2, Mischief::Delay(Duration::from_millis(4900))),
-    );
+    let runtime = chaos(&world, runtime, late("runtime.list"));
+    let ingress = chaos(&world, world.ingress.clone(), late("ingress.probe"));
+    let ingress = chaos(&world, ingress, late("ingress.publish"));
     let fenced = Arc::new(world::Fenced::new(world.store.clone()));
-    let platform = world
-        .builder()
-        .store(fenced.clone())
-        .runtime(Arc::new(late_list))
-        .ingress(ingress)
-        .start()
-        .await
-        .unwrap();
+    let builder = world.builder().store(fenced.clone()).runtime(runtime).ingress(ingress);
+    let platform = builder.start().await.unwrap();
     let handle = deploying(&platform, "hello").await;
     history(&handle).await;
     assert_eq!(handle.get().await.unwrap().state, DeploymentState::Running);
