@@ -175,8 +175,8 @@ async fn cancelling_a_build_ends_it_and_proves_it() {
         tokio::task::yield_now().await;
     }
     handle.cancel().await.unwrap();
-    let deployment = handle.settled().await.unwrap();
-    assert_eq!(deployment.state, DeploymentState::Cancelled);
+    let waited = handle.wait(WaitFor::Settled, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(waited.deployment.state, DeploymentState::Cancelled);
     assert_eq!(world.host.builds_running(), 0);
     assert!(world.host.instances().is_empty());
     assert_eq!(platform.apps().get("hello").await.unwrap().state, AppState::Pending);
@@ -418,7 +418,6 @@ async fn a_deployments_log_tells_what_happened_and_outlives_it() {
     world.push_scripted("one", script);
     let platform = world.platform().await;
     let app = live(&platform, "hello").await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
     let page = platform.apps().logs("hello", paas_core::LogQuery::of(app.id.clone())).await.unwrap();
     let texts: Vec<_> = page.lines.iter().map(|line| line.text.as_str()).collect();
     for expected in ["step 1/2: COPY", "listening"] {

@@ -119,6 +119,23 @@ async fn work_is_due_again_after_reopening_and_old_leases_are_void() {
     assert_eq!(claim(&open(&path).await.unwrap()).await, None);
 }
 
+/// Nobody knows how the clock was set while nothing ran.
+#[tokio::test]
+async fn what_waited_is_looked_at_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("paas.db");
+    let clock = Arc::new(TestClock::new());
+    let store = SqliteStore::open(&path, clock.clone()).await.unwrap();
+    let (key, due) = ("k".to_owned(), clock.now() + Duration::from_secs(60));
+    let sleeping = LeaseChange::Schedule { key, scope: Scope::System, class: WorkClass::Light, due };
+    store.commit(Batch { leases: vec![sleeping], ..Batch::default() }).await.unwrap();
+    assert_eq!(claim(&store).await, None);
+    store.close().await;
+    clock.jump(-24 * 60 * 60);
+    let store = SqliteStore::open(&path, clock).await.unwrap();
+    assert!(claim(&store).await.is_some());
+}
+
 #[tokio::test]
 async fn a_second_opener_is_refused_until_the_first_closed() {
     let folder = tempfile::tempdir().unwrap();

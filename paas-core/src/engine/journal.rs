@@ -183,7 +183,11 @@ impl Journal {
         (0..).zip(events).map(place).collect()
     }
 
-    async fn reload(&mut self) -> Result<()> {
+    /// Reads everything anew.
+    ///
+    /// # Errors
+    /// `Conflict` with the code `fenced` when the app was deleted; the store's.
+    pub(crate) async fn reload(&mut self) -> Result<()> {
         self.refresh().await?;
         let gone = || Error::new(Kind::Conflict, "journal.reload", "the app was deleted").code(FENCED);
         let id = self.deployment.value.id.clone();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::context::Context;
@@ -19,6 +20,9 @@ use crate::runtime::ContainerRuntime;
 use crate::seal::{Keyring, Sealed};
 use crate::settings::Settings;
 use crate::store::StateStore;
+
+/// How long a part gets to say that it is there.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The adapters and what goes with them.
 #[derive(Clone, Debug)]
@@ -45,6 +49,22 @@ impl Services {
     /// A context without a deadline.
     pub(crate) fn context(&self) -> Context {
         Context::new(self.clock.clone())
+    }
+
+    /// Asks every part of the platform itself whether it answers, each for at most [`PING_PATIENCE`].
+    pub(crate) async fn ping(&self, context: &Context) -> [(&'static str, Result<()>); 3] {
+        let context = context.with_budget(PING_PATIENCE);
+        let (store, runtime, ingress) = tokio::join!(
+            context.run("store.ping", self.store.ping()),
+            context.run("runtime.ping", self.runtime.ping(&context)),
+            context.run("ingress.ping", self.ingress.ping(&context)),
+        );
+        [("store", store), ("engine", runtime), ("ingress", ingress)]
+    }
+
+    /// True if a part of the platform itself does not answer.
+    pub(crate) async fn is_out(&self, context: &Context) -> bool {
+        self.ping(context).await.iter().any(|(_, answer)| answer.is_err())
     }
 
     /// Seals an app's environment.

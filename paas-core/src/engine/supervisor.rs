@@ -1,9 +1,12 @@
 //! Claims due work and gives it to workers.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,12 +16,14 @@ use super::services::Services;
 use super::worker::Worker;
 use crate::error::{Error, Kind};
 use crate::records::UNKNOWN_EVENT;
-use crate::store::{Claim, Claimed, Lease, WorkClass};
+use crate::store::{Batch, Claim, Claimed, Lease, LeaseChange, WorkClass};
 
 /// The longest the store is not asked for work: the net below lost hints.
 const POLL: Duration = Duration::from_secs(5);
 /// The wait after the store failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long an app is left alone whose operation can't go on.
+const PARKED: Duration = Duration::from_secs(60);
 /// The most leases one claim takes: the rest is for other servers, or for the next claim.
 const CLAIM: usize = 64;
 /// How many expired records one sweep removes, and how often it sweeps.
@@ -154,11 +159,12 @@ impl Engine {
         *locked(&self.busy).entry(lease.class).or_default() += 1;
         let tasks = self.tasks.clone();
         tasks.spawn(async move {
-            let class = lease.class;
-            self.work(lease).await;
-            if let Some(count) = locked(&self.busy).get_mut(&class) {
-                *count -= 1;
+            let busy = Busy { engine: self.clone(), class: lease.class };
+            let work = AssertUnwindSafe(self.work(lease.clone())).catch_unwind().await;
+            if work.is_err() {
+                self.park(&lease, &Error::internal("engine.work", "a worker panicked")).await;
             }
+            drop(busy);
             // What it released may have been looked at while it still counted as busy.
             self.hub.wake();
         });
@@ -180,7 +186,7 @@ impl Engine {
                 return;
             }
             if !error.is_transient() {
-                self.park(&app, &error);
+                self.park(&lease, &error).await;
                 return;
             }
             tracing::warn!(%app, ?error, "the store is out: waiting");
@@ -201,15 +207,23 @@ impl Engine {
         }
     }
 
-    /// Leaves an app alone whose operation can't go on: its lease runs out and it is tried again with every claim
-    /// after that, so that an upgrade or a mended record gets it going.
-    fn park(&self, app: &str, error: &Error) {
+    /// Leaves an app alone for a while whose operation can't go on, so that it takes no slot, and an upgrade or a mended
+    /// record gets it going.
+    async fn park(&self, lease: &Lease, error: &Error) {
+        let app = &lease.key;
         tracing::error!(%app, ?error, "an operation can't go on");
         let reason = match error.reason() {
             Some(UNKNOWN_EVENT) => "its journal holds an event that this version does not know".to_owned(),
             _ => error.message().to_owned(),
         };
         locked(&self.status).stuck.insert(app.to_owned(), reason);
+        let due = self.services.clock.now().checked_add(PARKED).unwrap_or(Timestamp::MAX);
+        let release = LeaseChange::Release { lease: lease.clone(), next: Some((WorkClass::Light, due)) };
+        let batch = Batch { fence: Some(lease.clone()), leases: vec![release], ..Batch::default() };
+        if let Err(error) = self.services.store.commit(batch).await {
+            // The lease runs out by itself.
+            tracing::warn!(%app, ?error, "the lease could not be given back");
+        }
     }
 
     async fn sweep(self: Arc<Self>) {
@@ -222,6 +236,20 @@ impl Engine {
             if let Err(error) = self.services.store.sweep(SWEEP_RECORDS).await {
                 tracing::warn!(?error, "expired records could not be removed");
             }
+        }
+    }
+}
+
+/// Counts a worker until it is dropped, however it ends.
+struct Busy {
+    engine: Arc<Engine>,
+    class: WorkClass,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(count) = locked(&self.engine.busy).get_mut(&self.class) {
+            *count -= 1;
         }
     }
 }

@@ -9,8 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::context::Context;
 use crate::domain::{AppId, Image, Instance, InstanceName, InstanceState, OrgId, Port, TreeId};
-use crate::error::Failure;
+use crate::error::{Error, Failure, Kind, Result};
 use crate::image::BuildKey;
 use crate::logs::LogStream;
 use crate::runtime::{OutputLine, Subnet};
@@ -90,6 +91,7 @@ pub(super) struct State {
     pub(super) builds_running: usize,
     pub(super) builds_begun: u64,
     pub(super) containers_begun: u64,
+    pub(super) is_out: bool,
 }
 
 #[derive(Debug)]
@@ -233,9 +235,40 @@ impl MemoryHost {
         self.notify();
     }
 
+    /// Ends a program and starts it again, as an engine's restart policy would.
+    pub fn restart(&self, name: &InstanceName) {
+        let now = self.clock.elapsed();
+        if let Some(container) = self.locked().containers.get_mut(name) {
+            (container.started, container.ended) = (now, None);
+            container.instance.restarts += 1;
+        }
+        self.notify();
+    }
+
+    /// Lets the engine answer nothing until [`start_engine`](Self::start_engine). Programs run on.
+    pub fn stop_engine(&self) {
+        self.locked().is_out = true;
+    }
+
+    /// Lets the engine answer again.
+    pub fn start_engine(&self) {
+        self.locked().is_out = false;
+    }
+
     /// Removes every image, as an operator's clean-up would.
     pub fn forget_images(&self) {
         self.locked().images.clear();
+    }
+
+    /// Fails for a cancelled call, and while the engine is out.
+    pub(super) fn admit(&self, context: &Context, operation: &'static str) -> Result<()> {
+        if context.is_cancelled() {
+            return Err(Error::cancelled(operation));
+        }
+        if self.locked().is_out {
+            return Err(Error::new(Kind::Unavailable, operation, "the engine does not answer"));
+        }
+        Ok(())
     }
 
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {

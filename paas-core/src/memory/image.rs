@@ -50,18 +50,18 @@ impl MemoryBuilder {
 #[async_trait]
 impl ImageBuilder for MemoryBuilder {
     async fn key(&self, context: &Context, request: &BuildRequest) -> Result<BuildKey> {
-        stop_if_cancelled(context, "memory.build_key")?;
+        self.host.admit(context, "memory.build_key")?;
         let digests = vec![None; request.plan.base_images.len()];
         Ok(BuildKey::of(request, "memory", &digests))
     }
 
     async fn find(&self, context: &Context, key: &BuildKey) -> Result<Option<Image>> {
-        stop_if_cancelled(context, "memory.find_image")?;
+        self.host.admit(context, "memory.find_image")?;
         Ok(self.found(key))
     }
 
     async fn build(&self, context: &Context, request: &BuildRequest, key: &BuildKey) -> Result<Image> {
-        stop_if_cancelled(context, "memory.build")?;
+        self.host.admit(context, "memory.build")?;
         if !request.no_cache
             && let Some(image) = self.found(key)
         {
@@ -104,7 +104,7 @@ impl ImageBuilder for MemoryBuilder {
     }
 
     async fn remove(&self, context: &Context, image: &Image) -> Result<()> {
-        stop_if_cancelled(context, "memory.remove_image")?;
+        self.host.admit(context, "memory.remove_image")?;
         let mut state = self.host.locked();
         if state.containers.values().any(|container| container.digest == image.digest) {
             return Err(Error::new(Kind::Conflict, "memory.remove_image", "a container uses this image")
@@ -115,13 +115,9 @@ impl ImageBuilder for MemoryBuilder {
     }
 
     async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>> {
-        stop_if_cancelled(context, "memory.list_images")?;
+        self.host.admit(context, "memory.list_images")?;
         let state = self.host.locked();
         let theirs = state.images.values().filter(|built| built.org == *org && built.app == *app);
         Ok(theirs.map(|built| built.image.clone()).collect())
     }
-}
-
-pub(super) fn stop_if_cancelled(context: &Context, operation: &'static str) -> Result<()> {
-    if context.is_cancelled() { Err(Error::cancelled(operation)) } else { Ok(()) }
 }

@@ -8,7 +8,6 @@ use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
 
 use super::host::{Container, MemoryHost, State};
-use super::image::stop_if_cancelled;
 use crate::context::Context;
 use crate::domain::{Instance, InstanceName, InstanceState, OrgId};
 use crate::error::{Error, Fault, Kind, Result, Retry};
@@ -101,7 +100,7 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     async fn ensure(&self, context: &Context, spec: &InstanceSpec) -> Result<Instance> {
-        stop_if_cancelled(context, "memory.ensure")?;
+        self.host.admit(context, "memory.ensure")?;
         let (now, elapsed) = (self.host.clock().now(), self.host.clock().elapsed());
         let fingerprint = spec.fingerprint();
         let mut state = self.host.locked();
@@ -158,13 +157,13 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     async fn inspect(&self, context: &Context, name: &InstanceName) -> Result<Option<Instance>> {
-        stop_if_cancelled(context, "memory.inspect")?;
+        self.host.admit(context, "memory.inspect")?;
         let now = self.host.clock().elapsed();
         Ok(self.host.locked().containers.get(name).map(|container| container.observed(now)))
     }
 
     async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<Instance>> {
-        stop_if_cancelled(context, "memory.list")?;
+        self.host.admit(context, "memory.list")?;
         let mut instances = self.host.instances();
         instances.retain(|instance| {
             selector.org.as_ref().is_none_or(|org| instance.org == *org)
@@ -174,7 +173,7 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     async fn stop(&self, context: &Context, name: &InstanceName, grace: Duration) -> Result<()> {
-        stop_if_cancelled(context, "memory.stop")?;
+        self.host.admit(context, "memory.stop")?;
         let ignores = {
             let state = self.host.locked();
             let Some(container) = state.containers.get(name) else { return Ok(()) };
@@ -191,14 +190,14 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     async fn remove(&self, context: &Context, name: &InstanceName) -> Result<()> {
-        stop_if_cancelled(context, "memory.remove")?;
+        self.host.admit(context, "memory.remove")?;
         self.host.locked().containers.remove(name);
         self.host.notify();
         Ok(())
     }
 
     async fn remove_network(&self, context: &Context, org: &OrgId) -> Result<()> {
-        stop_if_cancelled(context, "memory.remove_network")?;
+        self.host.admit(context, "memory.remove_network")?;
         let mut state = self.host.locked();
         if state.containers.values().any(|container| container.instance.org == *org) {
             return Err(Error::new(
@@ -218,7 +217,7 @@ impl ContainerRuntime for MemoryRuntime {
         name: &InstanceName,
         options: &OutputOptions,
     ) -> Result<BoxStream<'static, Result<OutputLine>>> {
-        stop_if_cancelled(context, "memory.output")?;
+        self.host.admit(context, "memory.output")?;
         let mut reader = Reader {
             host: self.host.clone(),
             name: name.clone(),
@@ -237,7 +236,7 @@ impl ContainerRuntime for MemoryRuntime {
     }
 
     async fn ping(&self, context: &Context) -> Result<()> {
-        stop_if_cancelled(context, "memory.ping")
+        self.host.admit(context, "memory.ping")
     }
 }
 

@@ -50,8 +50,11 @@ impl State {
                 Action::Undo { step }
             }
             (Phase::Ready { next }, _) => Action::Do { step: *next, attempt: 1 },
-            (Phase::Waiting { retry }, _) if retry.at > now => Action::Sleep { until: retry.at },
-            (Phase::Waiting { retry }, _) => Action::Do { step: retry.from, attempt: retry.attempt },
+            // A clock that was set back since makes no wait longer than it was meant to be.
+            (Phase::Waiting { retry, since }, _) if (*since..retry.at).contains(&now) => {
+                Action::Sleep { until: retry.at }
+            }
+            (Phase::Waiting { retry, .. }, _) => Action::Do { step: retry.from, attempt: retry.attempt },
             (Phase::Empty | Phase::Complete | Phase::Undoing { step: None } | Phase::Ended { .. }, _) => {
                 Action::Idle
             }

@@ -36,6 +36,9 @@ pub enum Event {
         step: Step,
         /// What came of it.
         output: Output,
+        /// How long it worked, in milliseconds of monotonic time; what a process did before it died is not known.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        busy_millis: u64,
     },
     /// A step failed.
     Failed {
@@ -48,6 +51,9 @@ pub enum Event {
         /// When and where it goes on; without one the operation is undone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry: Option<RetryPlan>,
+        /// As of [`Finished`](Event::Finished).
+        #[serde(default, skip_serializing_if = "is_zero")]
+        busy_millis: u64,
     },
     /// The instance's name belongs to something foreign: from here on its substitute of this number is used.
     NameTaken {
@@ -69,7 +75,7 @@ pub enum Event {
         /// The step.
         step: Step,
     },
-    /// A step could not be undone: what it left is listed for the warden.
+    /// A step could not be undone: the operation ends failed, and says what is left.
     UndoFailed {
         /// The step.
         step: Step,
@@ -198,7 +204,7 @@ pub enum CancelReason {
 pub enum Outcome {
     /// It did what was asked.
     Succeeded,
-    /// It failed and was undone.
+    /// It failed and was undone, or could not be undone.
     Failed {
         /// The step that failed.
         step: Step,
@@ -212,6 +218,12 @@ pub enum Outcome {
         /// The newer one.
         by: DeploymentId,
     },
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An event with its place.

@@ -11,7 +11,7 @@ mod state;
 
 pub use decide::Action;
 pub use event::{CancelReason, Event, Outcome, Output, Recorded, RetryPlan};
-pub(crate) use policy::EXITED;
 pub use policy::RetryPolicy;
+pub(crate) use policy::{EXITED, may_be_outage};
 pub(crate) use projection::{project, shown_state};
 pub use state::{IllegalEvent, Outputs, Phase, State};

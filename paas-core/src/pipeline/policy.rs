@@ -40,8 +40,7 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// What follows a failure of the running step: another try, or `None`.
     ///
-    /// User faults are final, but for a process that ended at start. An outage of the platform's own parts does
-    /// not count as a try: it is waited out.
+    /// User faults are final, but for a process that ended at start.
     #[must_use]
     pub fn after(
         &self,
@@ -52,17 +51,8 @@ impl RetryPolicy {
         now: Timestamp,
         random: u64,
     ) -> Option<RetryPlan> {
-        let retry_after = match error.retryable() {
-            Retry::Transient { after } => after,
-            Retry::Permanent | Retry::Exhausted => None,
-        };
-        let at = |delay: Duration| now.checked_add(delay).unwrap_or(Timestamp::MAX);
-        if error.whose() == Fault::Platform && error.kind() == Kind::Unavailable && error.is_transient() {
-            let delay = self.backoff.delay(state.outages, random, retry_after);
-            return Some(RetryPlan { from: step, attempt, at: at(delay) });
-        }
-        let is_start = matches!(step, Step::Start | Step::Verify);
-        let has_exited = is_start && error.reason() == Some(EXITED);
+        let runs = matches!(step, Step::Start | Step::Verify | Step::Route);
+        let has_exited = runs && error.reason() == Some(EXITED);
         let was_refused =
             step == Step::Start && error.whose() != Fault::User && error.kind() != Kind::Cancelled;
         let (from, tried, allowed) = if has_exited || was_refused {
@@ -72,10 +62,43 @@ impl RetryPolicy {
         } else {
             return None;
         };
-        let delay = self.backoff.delay(tried.saturating_sub(1), random, retry_after);
+        let delay = self.backoff.delay(tried.saturating_sub(1), random, retry_after(error));
         if tried >= allowed || state.busy + delay >= self.deadline {
             return None;
         }
-        Some(RetryPlan { from, attempt: tried + 1, at: at(delay) })
+        Some(RetryPlan { from, attempt: tried + 1, at: later(now, delay) })
     }
+
+    /// What follows a failure that came of an outage of the platform's own parts: the same try again, as often as
+    /// it takes.
+    #[must_use]
+    pub fn wait_out(
+        &self,
+        state: &State,
+        step: Step,
+        attempt: u32,
+        error: &Error,
+        now: Timestamp,
+        random: u64,
+    ) -> RetryPlan {
+        let delay = self.backoff.delay(state.outages, random, retry_after(error));
+        RetryPlan { from: step, attempt, at: later(now, delay) }
+    }
+}
+
+/// True for an error that an outage of the platform's own parts gives, but also one of them that answers and refuses
+/// for another reason: whether they are out is for whoever can ask them.
+pub(crate) fn may_be_outage(error: &Error) -> bool {
+    error.whose() == Fault::Platform && error.kind() == Kind::Unavailable && error.is_transient()
+}
+
+fn retry_after(error: &Error) -> Option<Duration> {
+    match error.retryable() {
+        Retry::Transient { after } => after,
+        Retry::Permanent | Retry::Exhausted => None,
+    }
+}
+
+fn later(now: Timestamp, delay: Duration) -> Timestamp {
+    now.checked_add(delay).unwrap_or(Timestamp::MAX)
 }

@@ -23,7 +23,9 @@ pub(crate) fn project(
             deployment.state = state_at(deployment.kind, *step);
             activate(status, deployment)
         }
-        Event::Finished { step, output } => finish_step(*step, output, recorded, state, deployment, status),
+        Event::Finished { step, output, .. } => {
+            finish_step(*step, output, recorded, state, deployment, status)
+        }
         Event::Failed { step, failure, retry, .. } => {
             deployment.step = Some(*step);
             if retry.is_none() && failure.kind != crate::error::Kind::Cancelled {

@@ -28,13 +28,13 @@ pub enum Phase {
         step: Step,
         /// The number of the try.
         attempt: u32,
-        /// When it began.
-        since: Timestamp,
     },
     /// A step failed and is to be tried again.
     Waiting {
         /// When and where.
         retry: RetryPlan,
+        /// When that was recorded.
+        since: Timestamp,
     },
     /// Every step finished.
     Complete,
@@ -84,8 +84,8 @@ pub struct State {
     pub failure: Option<(Step, Failure)>,
     /// What is undone already, or was given up.
     pub undone: Vec<Step>,
-    /// What could not be undone.
-    pub leftovers: Vec<Step>,
+    /// What could not be undone, and why.
+    pub leftovers: Vec<(Step, Failure)>,
     /// The generation of its route: the position of the event that began the step.
     pub route_generation: Generation,
     /// The generation of the route's restoration.
@@ -144,7 +144,7 @@ impl State {
         match &self.phase {
             Phase::Ready { next } => is_behind_route(*next),
             Phase::Running { step, .. } => is_behind_route(*step),
-            Phase::Waiting { retry } => is_behind_route(retry.from),
+            Phase::Waiting { retry, .. } => is_behind_route(retry.from),
             Phase::Complete | Phase::Ended { .. } => true,
             Phase::Empty | Phase::Undoing { .. } => false,
         }
@@ -176,24 +176,24 @@ impl State {
             {
                 self.begin(recorded, *step, 1);
             }
-            (Phase::Waiting { retry }, Event::Started { step, attempt })
+            (Phase::Waiting { retry, .. }, Event::Started { step, attempt })
                 if retry.from == *step && retry.attempt == *attempt && self.cancel.is_none() =>
             {
                 self.begin(recorded, *step, *attempt);
             }
             // Finishing Route makes the release live: after a request to cancel it is undone instead.
-            (Phase::Running { step: running, since, .. }, Event::Finished { step, output })
+            (Phase::Running { step: running, .. }, Event::Finished { step, output, busy_millis })
                 if running == step && (*step != Step::Route || self.cancel.is_none()) =>
             {
-                self.busy += elapsed(*since, recorded.at);
+                self.busy += Duration::from_millis(*busy_millis);
                 self.outages = 0;
                 self.keep(*step, output)?;
                 self.phase =
                     self.kind().step_after(*step).map_or(Phase::Complete, |next| Phase::Ready { next });
             }
             (
-                Phase::Running { step: running, attempt: tried, since },
-                Event::Failed { step, attempt, failure, retry },
+                Phase::Running { step: running, attempt: tried },
+                Event::Failed { step, attempt, failure, retry, busy_millis },
             ) if running == step && tried == attempt => match retry {
                 Some(retry) => {
                     let is_legal = retry.from <= *step && self.attempts.contains_key(&retry.from);
@@ -202,15 +202,15 @@ impl State {
                         return None;
                     }
                     if counts {
-                        self.busy += elapsed(*since, retry.at.max(recorded.at));
+                        self.busy += Duration::from_millis(*busy_millis) + between(recorded.at, retry.at);
                         self.outages = 0;
                     } else {
                         self.outages += 1;
                     }
-                    self.phase = Phase::Waiting { retry: retry.clone() };
+                    self.phase = Phase::Waiting { retry: retry.clone(), since: recorded.at };
                 }
                 None => {
-                    self.busy += elapsed(*since, recorded.at);
+                    self.busy += Duration::from_millis(*busy_millis);
                     self.failure = Some((*step, failure.clone()));
                     self.phase =
                         if *step > Step::Route { Phase::Complete } else { Phase::Undoing { step: None } };
@@ -237,9 +237,11 @@ impl State {
                 self.undone.push(*step);
                 self.phase = Phase::Undoing { step: None };
             }
-            (Phase::Undoing { step: Some(undoing) }, Event::UndoFailed { step, .. }) if undoing == step => {
+            (Phase::Undoing { step: Some(undoing) }, Event::UndoFailed { step, failure })
+                if undoing == step =>
+            {
                 self.undone.push(*step);
-                self.leftovers.push(*step);
+                self.leftovers.push((*step, failure.clone()));
                 self.phase = Phase::Undoing { step: None };
             }
             (_, Event::Ended { outcome }) if self.expected_outcome().as_ref() == Some(outcome) => {
@@ -255,7 +257,7 @@ impl State {
         if step == Step::Route {
             self.route_generation = Generation(recorded.position.0);
         }
-        self.phase = Phase::Running { step, attempt, since: recorded.at };
+        self.phase = Phase::Running { step, attempt };
     }
 
     fn begin_undo(&mut self, recorded: &Recorded, step: Step) {
@@ -306,6 +308,9 @@ impl State {
         if !is_undone {
             return None;
         }
+        if let Some((step, left)) = self.leftovers.first() {
+            return Some(self.outcome_with_leftovers(*step, left));
+        }
         match (&self.cancel, &self.failure) {
             (Some(CancelReason::Requested), _) => Some(Outcome::Cancelled),
             (Some(CancelReason::Superseded { by }), _) => Some(Outcome::Superseded { by: by.clone() }),
@@ -313,9 +318,23 @@ impl State {
             (None, None) => None,
         }
     }
+
+    /// What could not be undone is what people must know, whatever the reason to undo was: `cancelled` would say
+    /// that nothing goes on.
+    fn outcome_with_leftovers(&self, step: Step, left: &Failure) -> Outcome {
+        let leftovers: Vec<&str> = self.leftovers.iter().map(|(_, left)| left.message.as_str()).collect();
+        let leftovers = leftovers.join("; ");
+        match self.failure.as_ref().filter(|_| self.cancel.is_none()) {
+            Some((step, failure)) => {
+                let message = format!("{}; and {leftovers}", failure.message);
+                Outcome::Failed { step: *step, failure: Failure { message, ..failure.clone() } }
+            }
+            None => Outcome::Failed { step, failure: Failure { message: leftovers, ..left.clone() } },
+        }
+    }
 }
 
 /// Time from `since` to `until`; none when the clock was set back.
-fn elapsed(since: Timestamp, until: Timestamp) -> Duration {
+fn between(since: Timestamp, until: Timestamp) -> Duration {
     Duration::try_from(until.duration_since(since)).unwrap_or_default()
 }

@@ -1,5 +1,7 @@
 //! Accepts operations: one commit makes the operation durable and decides what becomes of earlier ones.
 
+use jiff::Timestamp;
+
 use super::Platform;
 use crate::domain::{
     App, AppId, AppState, AppStatus, Config, Deployment, DeploymentId, DeploymentSpec, DeploymentState,
@@ -152,12 +154,10 @@ impl Platform {
         parts.writes.push(records::put(&spec, Expect::Absent)?);
         parts.writes.push(records::put(&deployment, Expect::Absent)?);
         parts.appends.push(records::append(scope.clone(), StreamId::from(&id), 0, now, &[event])?);
-        parts.leases.push(LeaseChange::Schedule {
-            key: app.id.to_string(),
-            scope,
-            class: WorkClass::Light,
-            due: now,
-        });
+        // What is under way takes it along, and keeps its place in the queue for a build slot meanwhile.
+        if status.active.is_none() {
+            parts.leases.push(light_work(&app.id, scope, now));
+        }
         status.queue.push(id);
         Ok(deployment)
     }
@@ -192,6 +192,7 @@ impl Platform {
             let now = self.services().clock.now();
             let stream = StreamId::from(&active);
             parts.appends.push(records::append(scope.clone(), stream, state.version, now, &events)?);
+            parts.leases.push(light_work(&newer.app, scope.clone(), now));
         }
         Ok(())
     }
@@ -284,6 +285,11 @@ impl Platform {
         }
         Ok(release.value.config)
     }
+}
+
+/// Has a worker look at the app now.
+pub(super) fn light_work(app: &AppId, scope: Scope, now: Timestamp) -> LeaseChange {
+    LeaseChange::Schedule { key: app.to_string(), scope, class: WorkClass::Light, due: now }
 }
 
 /// The parts of a commit.

@@ -1,12 +1,6 @@
 //! Whether the platform can do its work, and if not, what is wrong.
 
-use std::time::Duration;
-
 use super::Platform;
-use crate::error::Result;
-
-/// How long a part gets to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something that keeps the platform from doing its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,21 +30,12 @@ impl Platform {
     /// Asks every part whether it answers.
     pub async fn health(&self) -> Health {
         let services = self.services();
-        let context = services.context().with_budget(PATIENCE);
-        let (store, runtime, ingress) = tokio::join!(
-            context.run("store.ping", services.store.ping()),
-            context.run("runtime.ping", services.runtime.ping(&context)),
-            context.run("ingress.ping", services.ingress.ping(&context)),
-        );
         let mut problems = Vec::new();
-        let mut note = |part: &'static str, result: Result<()>| {
-            if let Err(error) = result {
+        for (part, answer) in services.ping(&services.context()).await {
+            if let Err(error) = answer {
                 problems.push(Problem { part, message: error.message().to_owned() });
             }
-        };
-        note("store", store);
-        note("engine", runtime);
-        note("ingress", ingress);
+        }
         let status = self.inner.engine.status();
         problems.extend(status.outage.map(|message| Problem { part: "operations", message }));
         for (app, reason) in status.stuck {

@@ -17,7 +17,7 @@ use super::{Claim, Claimed, Lease, Scope, WorkClass, WorkKey};
 /// # Guarantees
 /// Taking a lease costs the logarithm of the number of keys and orgs, however much work is due. Among the orgs
 /// that have due work the one that holds the fewest leases of the class comes first, then the one that has waited
-/// longest since its last turn; within one, what has been due longest.
+/// longest since its last turn; within one, what has been due longest. A clock that is set back makes no wait longer.
 #[derive(Debug)]
 pub struct Agenda {
     works: BTreeMap<WorkKey, Work>,
@@ -28,6 +28,8 @@ pub struct Agenda {
     queues: BTreeMap<WorkClass, Queue>,
     /// The number of the last lease.
     fence: u64,
+    /// The latest time that was seen, to notice a clock that is set back.
+    seen: Timestamp,
 }
 
 /// Work on one key.
@@ -130,6 +132,7 @@ impl Agenda {
             held: BTreeSet::new(),
             queues: BTreeMap::new(),
             fence,
+            seen: Timestamp::MIN,
         }
     }
 
@@ -169,20 +172,20 @@ impl Agenda {
             return self.put(key.clone(), Work::new(scope.clone(), class, due, None));
         };
         match work.state {
-            State::Held { .. } => work.again = earlier(work.again, (class, due)),
-            _ if work.due <= due => {}
-            State::Due => {
-                let (queue, before) = (self.queues.entry(work.class).or_default(), work.due);
-                work.due = due;
-                queue.update(&work.scope, false, |line| {
-                    line.due.remove(&(before, key.clone()));
-                    line.due.insert((due, key.clone()));
-                });
-            }
-            State::Sleeping => {
-                self.sleeping.remove(&(work.due, key.clone()));
-                self.sleeping.insert((due, key.clone()));
-                (work.class, work.due) = (class, due);
+            State::Held { .. } => work.again = Some(merge(work.again, (class, due), now)),
+            State::Due | State::Sleeping => {
+                let before = work.due;
+                let (class, due) = merge(Some((work.class, before)), (class, due), now);
+                if work.state == State::Due && class == work.class {
+                    work.due = due;
+                    self.queues.entry(class).or_default().update(&work.scope, false, |line| {
+                        line.due.remove(&(before, key.clone()));
+                        line.due.insert((due, key.clone()));
+                    });
+                } else if let Some(mut work) = self.take(key) {
+                    (work.class, work.due) = (class, due);
+                    self.put(key.clone(), work);
+                }
             }
         }
     }
@@ -195,7 +198,7 @@ impl Agenda {
         }
         if let Some(work) = self.take(&lease.key) {
             let next = match next {
-                Some(next) => earlier(work.again, next),
+                Some(next) => Some(merge(work.again, next, now)),
                 None => work.again,
             };
             if let Some((class, due)) = next {
@@ -272,9 +275,28 @@ impl Agenda {
 
     /// Makes due what became due by `now`.
     fn advance(&mut self, now: Timestamp) {
+        if now < self.seen {
+            self.set_back(self.seen.duration_since(now));
+        }
+        self.seen = now;
         while let Some(key) = first_until(&self.sleeping, now).or_else(|| first_until(&self.held, now)) {
             let Some(mut work) = self.take(&key) else { return };
             work.state = State::Due;
+            self.put(key, work);
+        }
+    }
+
+    /// Keeps every wait as long as it was meant to be when the clock was set back.
+    fn set_back(&mut self, by: SignedDuration) {
+        let earlier = |at: Timestamp| at.checked_sub(by).unwrap_or(Timestamp::MIN);
+        let waiting = self.sleeping.iter().chain(&self.held).map(|(_, key)| key.clone());
+        for key in waiting.collect::<Vec<_>>() {
+            let Some(mut work) = self.take(&key) else { continue };
+            work.again = work.again.map(|(class, due)| (class, earlier(due)));
+            match &mut work.state {
+                State::Held { expires_at, .. } => *expires_at = earlier(*expires_at),
+                State::Sleeping | State::Due => work.due = earlier(work.due),
+            }
             self.put(key, work);
         }
     }
@@ -321,11 +343,16 @@ fn first_until(set: &BTreeSet<(Timestamp, WorkKey)>, now: Timestamp) -> Option<W
     set.first().filter(|(at, _)| *at <= now).map(|(_, key)| key.clone())
 }
 
-fn earlier(
+/// The earlier of two times, with its class; what is due by now as both is of the cheaper class.
+fn merge(
     one: Option<(WorkClass, Timestamp)>,
     other: (WorkClass, Timestamp),
-) -> Option<(WorkClass, Timestamp)> {
-    Some(one.filter(|one| one.1 <= other.1).unwrap_or(other))
+    now: Timestamp,
+) -> (WorkClass, Timestamp) {
+    let Some(one) = one else { return other };
+    let (earlier, later) = if one.1 <= other.1 { (one, other) } else { (other, one) };
+    let class = if later.1 <= now { earlier.0.min(later.0) } else { earlier.0 };
+    (class, earlier.1)
 }
 
 fn later(now: Timestamp, duration: std::time::Duration) -> Timestamp {

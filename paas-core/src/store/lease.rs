@@ -10,7 +10,7 @@ use super::{Scope, is_key};
 /// What a lease is on: an app's id. Two workers never hold the same key.
 pub type WorkKey = String;
 
-/// Classes of work, each with its own number of slots.
+/// Classes of work, each with its own number of slots; the cheaper first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum WorkClass {
     /// Everything that mostly waits.
@@ -52,8 +52,8 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseChange {
     /// Makes `key` due at `due`, or earlier if it is due earlier already. Whoever holds it keeps it; the work is
-    /// due again when they release it. The earlier of two due times brings its class along, but what is due by now
-    /// keeps the class (and with it the place in the queue) that it has.
+    /// due again when they release it. The earlier of two due times brings its class along; what is due by now
+    /// as both is [`Light`](WorkClass::Light), so that nothing waits for a slot that it may have no use for.
     Schedule {
         /// The key.
         key: WorkKey,
@@ -68,7 +68,8 @@ pub enum LeaseChange {
     Release {
         /// The lease.
         lease: Lease,
-        /// When and as what it is due again; with `None`, only if it was scheduled meanwhile. If both, the earlier.
+        /// When and as what it is due again; with `None`, only if it was scheduled meanwhile. If both, as with
+        /// [`Schedule`](Self::Schedule).
         next: Option<(WorkClass, Timestamp)>,
     },
 }

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub)] // each test program uses a part of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
+mod store;
+
 use std::sync::Arc;
 
 use paas_core::memory::{
@@ -13,6 +15,9 @@ use paas_core::{
     App, CommitId, Created, DeploymentHandle, GitRef, GitUrl, Ids, Keyring, NewApp, Platform,
     PlatformBuilder, RandomIds, Recorded, Settings, SourceTree, TestClock,
 };
+
+#[allow(unused_imports)] // each test program uses a part of it
+pub use store::{Fenced, Idle};
 
 pub const REPOSITORY: &str = "https://git.example.com/team/hello.git";
 
@@ -66,6 +71,11 @@ impl World {
 
     pub async fn platform(&self) -> Platform {
         self.builder().start().await.unwrap()
+    }
+
+    /// A platform that accepts operations and works on none.
+    pub async fn asking(&self) -> Platform {
+        self.builder().store(Arc::new(Idle(self.store.clone()))).start().await.unwrap()
     }
 
     /// Commits files to the main branch of the repository.

@@ -97,8 +97,8 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         const OPERATION: &str = "sqlite.open";
-        let path = path.as_ref().to_owned();
-        let opening = tokio::task::spawn_blocking(move || match open::open(&path, &options) {
+        let (path, now) = (path.as_ref().to_owned(), clock.now());
+        let opening = tokio::task::spawn_blocking(move || match open::open(&path, &options, now) {
             Ok(opened) => Ok((path, opened)),
             Err(failure) => Err(failure.into_error(&path)),
         });

@@ -5,6 +5,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use paas_core::{Agenda, Work};
 use rusqlite::{Connection, OpenFlags};
 
@@ -31,7 +32,7 @@ pub(super) struct Opened {
     pub(super) lock: File,
 }
 
-pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened> {
+pub(super) fn open(path: &Path, options: &SqliteOptions, now: Timestamp) -> Result<Opened> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(OpenFailure::OldLibrary(rusqlite::version()));
     }
@@ -57,7 +58,7 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened> {
         )?;
     }
     schema::migrate(&mut writer)?;
-    let agenda = load(&writer)?;
+    let agenda = load(&writer, now)?;
     let readers = (0..options.readers.max(1)).map(|_| reader(path)).collect::<Result<_>>()?;
     Ok(Opened { writer, readers, agenda, lock })
 }
@@ -94,7 +95,9 @@ fn reader(path: &Path) -> Result<Connection> {
 }
 
 /// The work that is due or was held when the last process ended: its leases ended with it.
-fn load(writer: &Connection) -> Result<Agenda> {
+///
+/// What was to wait is due now. Its worker looks again whether it has to: nobody knows how the clock was set meanwhile.
+fn load(writer: &Connection, now: Timestamp) -> Result<Agenda> {
     writer.execute("UPDATE counters SET value = value + 1 WHERE name = 'opened'", [])?;
     let opened: u32 =
         writer.query_row("SELECT value FROM counters WHERE name = 'opened'", [], |row| row.get(0))?;
@@ -110,7 +113,7 @@ fn load(writer: &Connection) -> Result<Agenda> {
             return Err(OpenFailure::UnknownWork);
         };
         let again = again.map(|Class(class)| row.get(5).map(|Time(at)| (class, at))).transpose()?;
-        let work = Work::new(scope, class, row.get::<_, Time>(3)?.0, again);
+        let work = Work::new(scope, class, row.get::<_, Time>(3)?.0.min(now), again);
         agenda.restore(&row.get::<_, String>(0)?, Some(work));
     }
     Ok(agenda)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::domain::{AppStatus, DeploymentSpec, Image, Step};
+use crate::domain::{AppStatus, DeploymentSpec, Image, InstanceName, Step};
 use crate::engine::services::Services;
 use crate::engine::{Addresses, Collector};
 use crate::error::Result;
@@ -48,6 +48,8 @@ pub(crate) struct Work<'a> {
 pub(crate) struct Scratch {
     tree: Option<Arc<dyn SourceTree>>,
     plan: Option<BuildPlan>,
+    /// What Retire could not remove when it was tried last.
+    pub left: Vec<InstanceName>,
 }
 
 /// What a step brought.
@@ -74,14 +76,13 @@ impl Effects {
         Self { services, addresses, collector }
     }
 
-    /// Does a step.
+    /// Does a step, within the context's budget.
     pub(crate) async fn perform(
         &self,
         context: &Context,
         step: Step,
         work: &mut Work<'_>,
     ) -> Result<Performed> {
-        let context = &context.with_budget(self.budget(step, work.spec));
         match step {
             Step::Fetch => self.fetch(context, work).await.map(Performed::from),
             Step::Plan => self.plan(context, work).await,
@@ -101,7 +102,6 @@ impl Effects {
         step: Step,
         work: &mut Work<'_>,
     ) -> Result<Vec<Write>> {
-        let context = &context.with_budget(self.budget(step, work.spec));
         match step {
             Step::Start => self.undo_start(context, work).await.map(|()| Vec::new()),
             Step::Route => self.undo_route(context, work).await,
@@ -111,8 +111,8 @@ impl Effects {
         }
     }
 
-    /// How long a step may take. The adapters' own limits are tighter: this is the net below them.
-    fn budget(&self, step: Step, spec: &DeploymentSpec) -> Duration {
+    /// How long a step, or its undoing, may take. The adapters' own limits are tighter: this is the net below them.
+    pub(crate) fn budget(&self, step: Step, spec: &DeploymentSpec) -> Duration {
         let settings = &self.services.settings;
         let margin = Duration::from_secs(30);
         match step {

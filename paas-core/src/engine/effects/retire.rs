@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use super::{Effects, Work};
 use crate::context::Context;
 use crate::domain::{DeploymentSpec, Instance};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::logs::LogSource;
 use crate::pipeline::Output;
 use crate::runtime::Selector;
@@ -16,7 +16,8 @@ use crate::runtime::Selector;
 const CONCURRENCY: usize = 4;
 
 impl Effects {
-    /// Fails only while the engine is out; an instance that can't be removed is left, and listed.
+    /// Fails while trying again can help, with what is left by now in the scratch; an instance that can't be removed is
+    /// left, and listed.
     pub(super) async fn retire(&self, context: &Context, work: &mut Work<'_>) -> Result<Output> {
         let spec = work.spec;
         let live =
@@ -29,17 +30,23 @@ impl Effects {
             .buffered(CONCURRENCY)
             .collect()
             .await;
-        let (mut removed, mut left) = (Vec::new(), Vec::new());
+        let (mut removed, mut left, mut transient) = (Vec::new(), Vec::new(), None);
         for (result, name) in results {
             match result {
                 Ok(()) => removed.push(name),
-                Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                 Err(error) => {
                     tracing::warn!(instance = %name, ?error, "an instance could not be retired");
                     context.log(LogSource::System, format!("{name} could not be removed: {error}"));
                     left.push(name);
+                    if error.is_transient() {
+                        transient.get_or_insert(error);
+                    }
                 }
             }
+        }
+        if let Some(error) = transient {
+            work.scratch.left = left;
+            return Err(error);
         }
         self.free_addresses(context, spec, &selector).await?;
         Ok(Output::Retired { removed, left })

@@ -24,6 +24,8 @@ impl Effects {
                 let Some((instance, _)) = &work.state.outputs.started else {
                     return Err(Error::internal("effects.route", "nothing was started"));
                 };
+                // Verify may be long ago: the platform, the engine or the host may have been down in between.
+                self.check_running(context, instance).await?;
                 Some(vec![RouteTarget { instance: instance.name.clone(), address: instance.address }])
             }
         };
@@ -73,6 +75,7 @@ impl Effects {
         let scope = Scope::Org(work.spec.org.clone());
         let before: Option<Versioned<RouteRecord>> =
             self.services.records().get(&scope, host.as_str()).await?;
+        self.point_name(context, &host, before.is_some()).await?;
         match before {
             Some(before) => {
                 self.services.ingress.publish(context, &before.value.route, generation).await?;

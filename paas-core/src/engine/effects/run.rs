@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Effects, Work};
 use crate::context::Context;
-use crate::domain::{CommitId, Image, InstanceName, InstanceState, Port, Release};
+use crate::domain::{CommitId, Image, Instance, InstanceName, InstanceState, Port, Release};
 use crate::engine::collector::last_lines;
 use crate::error::{Error, Failure, Fault, Kind, Result};
 use crate::ingress::Probe;
@@ -84,7 +84,7 @@ impl Effects {
     }
 
     pub(super) async fn verify(&self, context: &Context, work: &mut Work<'_>) -> Result<Output> {
-        let Some((instance, port)) = &work.state.outputs.started else {
+        let Some((started, port)) = &work.state.outputs.started else {
             return Err(Error::internal("effects.verify", "nothing was started"));
         };
         let check = &work.spec.config.health_check;
@@ -92,16 +92,8 @@ impl Effects {
         let (mut wait, mut probes) = (FIRST_WAIT, 0);
         loop {
             probes += 1;
-            let probe = self.services.ingress.probe(context, instance.address, check).await?;
-            let observed = self.services.runtime.inspect(context, &instance.name).await?;
-            match observed {
-                Some(observed) if observed.is_running() && observed.restarts == 0 => {}
-                Some(observed) => {
-                    let ended = self.ending(context, &instance.name, observed.state).await?;
-                    return Err(self.exited(&instance.name, &ended).await);
-                }
-                None => return Err(exited(&instance.name, "its container disappeared", Vec::new())),
-            }
+            let probe = self.services.ingress.probe(context, started.address, check).await?;
+            self.check_running(context, started).await?;
             let reason = match probe {
                 Probe::Healthy => {
                     context.log(LogSource::System, format!("healthy after {probes} probes"));
@@ -110,10 +102,23 @@ impl Effects {
                 Probe::Unhealthy(reason) => reason,
             };
             if context.clock().elapsed() >= patience {
-                return Err(self.unhealthy(&instance.name, *port, &reason, check.grace_seconds).await);
+                return Err(self.unhealthy(&started.name, *port, &reason, check.grace_seconds).await);
             }
             context.sleep("effects.verify", wait).await?;
             wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Fails unless the instance runs, and has since it was started.
+    pub(super) async fn check_running(&self, context: &Context, started: &Instance) -> Result<()> {
+        match self.services.runtime.inspect(context, &started.name).await? {
+            // Those before it are of an earlier try, which the runtime got over.
+            Some(observed) if observed.is_running() && observed.restarts <= started.restarts => Ok(()),
+            Some(observed) => {
+                let ended = self.ending(context, &started.name, observed.state).await?;
+                Err(self.exited(&started.name, &ended).await)
+            }
+            None => Err(exited(&started.name, "its container disappeared", Vec::new())),
         }
     }
 

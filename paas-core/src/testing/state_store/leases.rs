@@ -133,6 +133,36 @@ pub async fn an_earlier_due_time_brings_its_class(harness: &Harness) {
     assert_eq!(keys(&claim(harness, Light, 1).await), ["k"]);
 }
 
+/// Work that waits for a slot waits no longer when somebody wants it looked at: by its holder, too.
+pub async fn what_is_due_as_both_is_light(harness: &Harness) {
+    schedule(harness, "k", Build, harness.after(-60)).await;
+    schedule(harness, "k", Light, harness.after(60)).await;
+    assert!(claim(harness, Light, 1).await.leases.is_empty());
+    schedule(harness, "k", Light, harness.now()).await;
+    assert_eq!(harness.store.count(Build, None).await.unwrap(), 0);
+    assert!(claim(harness, Build, 1).await.leases.is_empty());
+    let lease = claimed_one(harness).await;
+    assert_eq!(lease.class, Light);
+    let before = harness.now();
+    schedule(harness, "k", Light, harness.now()).await;
+    release(harness, &lease, Some((Build, before))).await.unwrap();
+    assert_eq!(claimed_one(harness).await.class, Light);
+}
+
+/// A wait lasts as long as it was meant to when it began.
+pub async fn a_clock_set_back_makes_no_wait_longer(harness: &Harness) {
+    schedule(harness, "sleeping", Light, harness.after(60)).await;
+    schedule(harness, "held", Light, harness.now()).await;
+    let lease = claimed_one(harness).await;
+    harness.set_back(Duration::from_secs(3600));
+    assert!(claim(harness, Light, 2).await.leases.is_empty());
+    harness.store.renew(&lease, HOLD).await.unwrap();
+    harness.advance(HOLD);
+    assert_eq!(keys(&claim(harness, Light, 2).await), ["held"]);
+    harness.advance(Duration::from_secs(50));
+    assert!(keys(&claim(harness, Light, 2).await).contains(&"sleeping"));
+}
+
 /// Finished work does not come back.
 pub async fn a_released_key_is_forgotten(harness: &Harness) {
     schedule(harness, "k", Light, harness.now()).await;

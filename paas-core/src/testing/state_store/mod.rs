@@ -59,6 +59,11 @@ impl Harness {
         self.clock.jump(i64::try_from(duration.as_secs()).expect("a short time"));
     }
 
+    /// Lets no time pass, but sets the clock back by so much.
+    fn set_back(&self, duration: Duration) {
+        self.clock.jump(-i64::try_from(duration.as_secs()).expect("a short time"));
+    }
+
     async fn write(&self, write: Write) -> Result<u64> {
         let batch = Batch { writes: vec![write], ..Batch::default() };
         Ok(self.store.commit(batch).await?.versions[0])
@@ -173,6 +178,8 @@ macro_rules! conformance_state_store {
                 work_is_claimed_when_it_is_due,
                 the_earliest_due_time_wins,
                 an_earlier_due_time_brings_its_class,
+                what_is_due_as_both_is_light,
+                a_clock_set_back_makes_no_wait_longer,
                 a_released_key_is_forgotten,
                 a_released_key_is_due_as_it_says,
                 a_schedule_during_a_claim_is_not_lost,
