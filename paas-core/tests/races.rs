@@ -317,7 +317,7 @@ async fn an_event_that_nobody_knows_is_listed_and_holds_up_nobody_else() {
     let other = deploying(&platform, "other").await;
     assert_eq!(settles_within(&other, MINUTE).await.state, DeploymentState::Running);
     assert!(is_listed().await);
-    assert!(matches!(handle.get().await.unwrap().state, DeploymentState::Building));
+    assert!(matches!(handle.get().await.unwrap().state, DeploymentState::Stuck));
     let events = handle.history(0).await;
     assert!(events.is_err() || events.unwrap().iter().all(|e| !matches!(e.event, Event::Ended { .. })));
 }
