@@ -323,6 +323,10 @@ impl Drive<'_> {
         let Performed { output, found, writes } = performed;
         let (now, lease) = (self.services().clock.now(), self.journal.lease().clone());
         let frees_slot = step == Step::Build && lease.class == WorkClass::Build;
+        if step == Step::Route {
+            // It is settled with this commit: who reads its log then finds every line.
+            self.log.flush().await;
+        }
         let make = |state: &State, _: &AppStatus| {
             if is_cancelled(state) {
                 let failure = Failure::from(&Error::cancelled("worker.record_success"));
@@ -396,6 +400,8 @@ impl Drive<'_> {
         let (removals, appends) = if is_deleted { self.removal().await? } else { (Vec::new(), Vec::new()) };
         let lease = self.journal.lease().clone();
         let id = self.journal.spec.id.clone();
+        // Who reads its log once it is over finds every line.
+        self.log.flush().await;
         let make = |_: &State, status: &AppStatus| {
             let is_last = is_deleted || status.queue.iter().all(|queued| *queued == id);
             let release = is_last.then(|| LeaseChange::Release { lease: lease.clone(), next: None });
