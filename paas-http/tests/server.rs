@@ -179,6 +179,8 @@ async fn the_program_prints_where_it_is_and_stops_on_a_signal() {
     let mut printed = BufReader::new(again.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let first = [printed.next().unwrap(), printed.next().unwrap()];
     assert_eq!(first[1], format!("Token file: {token_file}"));
+    let address = first[0].strip_prefix("API:   http://").unwrap().parse().unwrap();
+    assert_eq!(get(address, "/v1/version", &token).await.0, 200);
     let process = rustix::process::Pid::from_child(&again.0);
     rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
     assert!(again.0.wait().unwrap().success());

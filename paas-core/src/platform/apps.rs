@@ -389,10 +389,6 @@ impl Apps {
                 // An operation that is accepted meanwhile would run what was before: one of both is made anew.
                 parts.writes.push(records::update(&status, Expect::Version(version))?);
                 parts.appends.push(self.platform.app_event(&self.scope(), &id, &event).await?);
-                // Operations are accepted under the status: one that expects the app as it was notices the change.
-                let status = self.platform.records().get::<AppStatus>(&self.scope(), id.as_str()).await?;
-                let Versioned { version, value } = status.ok_or_else(no_such_app)?;
-                parts.writes.push(records::update(&value, Expect::Version(version))?);
                 self.platform.commit(parts).await?;
                 None
             }

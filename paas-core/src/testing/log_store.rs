@@ -350,7 +350,8 @@ pub async fn follow_goes_on_with_new_lines(harness: &Harness) {
 
 /// Also when the last lines before it match no filter, and when none follow.
 pub async fn follow_ends_behind_to(harness: &Harness) {
-    let at = |number: i64| Some(harness.at(-100 + number));
+    let start = harness.at(-100);
+    let at = |number: i64| Some(start + SignedDuration::from_secs(number));
     let lines = (0..5).map(|number| NewLogLine { at: at(number), ..line(number.to_string()) });
     harness.store.append(&app(1), lines.collect()).await.unwrap();
     for (to, contains, expected) in [(at(3), None, "0123"), (at(3), Some("1"), "1"), (at(-9), None, "")] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use paas_core::memory::MemoryLogStore;
-use paas_core::{AppId, LogSource, LogStore, LogStream, NewLogLine};
+use paas_core::{AppId, InstanceName, LogSource, LogStore, LogStream, NewLogLine};
 use serde_json::{Value, json};
 
 use crate::world::{World, new_app};
@@ -331,7 +331,8 @@ async fn lines_are_filtered_and_searched() {
     assert_eq!(search("q=needle").await, ["needle of it", "needle <script>"]);
     assert_eq!(search("q=needle&source=build").await, ["needle <script>"]);
     assert_eq!(search(&format!("q=needle&deployment={deployment}")).await, ["needle of it"]);
-    assert!(search("instance=nobody").await.is_empty());
+    let nobody = InstanceName::of(&"dpl_00000000000000000000000001".parse().unwrap(), 0);
+    assert!(search(&format!("instance={nobody}")).await.is_empty());
     let path = format!("/v1/deployments/{deployment}/logs?q=needle");
     assert_eq!(texts(&world.get(&path).await.expect(200).json()), ["needle of it"]);
     let mut frames = world.stream(&format!("/v1/deployments/{deployment}/logs/stream?q=needle"), &[]).await;
@@ -391,6 +392,7 @@ async fn bad_parameters_are_400() {
         "direction=up",
         "source=them",
         "deployment=x",
+        "instance=x",
         "cursor=x",
         "cursor=e30",
         &long,
