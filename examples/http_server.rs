@@ -3,9 +3,7 @@
 //! ```text
 //! cargo run -p paas-examples --bin http_server
 //! ```
-//! Settings come from variables `PAAS_…`; see `paas_http::ServerConfig`.
-
-#![allow(clippy::print_stdout)] // it talks to people
+//! Settings come from variables `PAAS_…`; see `paas_http::ServerConfig`. `PAAS_LOG` says how much it logs.
 
 use paas_core::Result;
 use paas_http::{Server, ServerConfig};
@@ -14,6 +12,7 @@ use paas_proxy::Launcher;
 fn main() -> Result<()> {
     // The proxy may be this same program, in a process of its own that outlives it.
     paas_proxy::run_if_asked();
+    paas_http::log_to_stderr();
     serve()
 }
 
@@ -22,7 +21,6 @@ async fn serve() -> Result<()> {
     let config = ServerConfig::load(None, std::env::vars_os())?;
     let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
     let server = Server::start(config, launcher).await?;
-    println!("API:   http://{}", server.address());
-    println!("Token: {}", server.token().expose());
+    server.announce();
     server.run().await
 }

@@ -18,6 +18,8 @@ use crate::problem::{Refusal, Result};
 
 /// The longest body.
 const MAX_BYTES: usize = 1024 * 1024;
+/// How much of a field's name is repeated.
+const MAX_NAME_BYTES: usize = 128;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -102,9 +104,17 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
     })
 }
 
+/// What is shown of a name that the caller chose: what does not belong into one may be (or lead to) a value.
+fn shown(name: &str) -> &str {
+    let is_foreign = |letter: char| !letter.is_ascii_alphanumeric() && !"_-.[]".contains(letter);
+    let name = name.split(is_foreign).next().unwrap_or_default();
+    name.get(..MAX_NAME_BYTES).unwrap_or(name)
+}
+
 /// The field that is wrong and what is wrong with it, without the value.
 fn explain(path: &str, message: &str) -> (String, String) {
-    let quoted = message.split('`').nth(1).unwrap_or_default();
+    let path = shown(path);
+    let quoted = shown(message.split('`').nth(1).unwrap_or_default());
     let below = if path == "." { quoted.to_owned() } else { format!("{path}.{quoted}") };
     if message.starts_with("unknown field") {
         // serde's path ends with the unknown field itself.

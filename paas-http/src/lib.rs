@@ -21,7 +21,7 @@
 //! [`Server`] puts a whole platform together, from a configuration file, on SQLite, git, Docker and the proxy; without
 //! the feature `server` only the router is built.
 //!
-//! The router holds no logic: each endpoint reads a request, makes one call of the platform, and writes its answer.
+//! The router holds no logic: each endpoint reads a request, calls the platform, and writes its answer.
 //! What exists is described by `/openapi.json`, with a page to try it at `/docs`.
 
 mod access;
@@ -39,4 +39,4 @@ mod streams;
 pub use access::Access;
 pub use router::{Options, openapi, router};
 #[cfg(feature = "server")]
-pub use server::{Server, ServerConfig};
+pub use server::{Server, ServerConfig, log_to_stderr};

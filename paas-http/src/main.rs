@@ -8,7 +8,6 @@ use clap::Parser;
 use paas_core::Result;
 use paas_http::{Server, ServerConfig};
 use paas_proxy::Launcher;
-use tracing_subscriber::EnvFilter;
 
 /// Takes git repositories to live URLs. Settings come from the file, and from variables `PAAS_…` over it.
 #[derive(Debug, Parser)]
@@ -23,8 +22,7 @@ fn main() -> ExitCode {
     // The proxy may be this same program.
     paas_proxy::run_if_asked();
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_env("PAAS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    paas_http::log_to_stderr();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -41,8 +39,6 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let config = ServerConfig::load(arguments.config.as_deref(), std::env::vars_os())?;
     let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
     let server = Server::start(config, launcher).await?;
-    let (address, token) = (server.address(), server.token().expose());
-    // Nobody may be reading.
-    let _ = writeln!(std::io::stdout(), "API:   http://{address}/docs\nToken: {token}");
+    server.announce();
     server.run().await
 }

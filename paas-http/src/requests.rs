@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use paas_core::Ids;
 use tracing::Instrument;
@@ -26,6 +26,7 @@ pub(crate) async fn identify(State(ids): State<Arc<dyn Ids>>, request: Request, 
     if let Some(problem) = response.extensions_mut().remove::<Refusal>() {
         let mut answer = problem.into_answer(&id);
         // What the router said beside it, such as the allowed methods.
+        response.headers_mut().remove(CONTENT_LENGTH);
         for (name, value) in response.headers() {
             answer.headers_mut().entry(name).or_insert_with(|| value.clone());
         }
@@ -37,6 +38,19 @@ pub(crate) async fn identify(State(ids): State<Arc<dyn Ids>>, request: Request, 
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The errors of pages that are not ours, as problems.
+pub(crate) async fn as_problem(mut response: Response) -> Response {
+    let problem = match response.status() {
+        StatusCode::NOT_FOUND => Some(nothing_here().await),
+        StatusCode::METHOD_NOT_ALLOWED => Some(wrong_method().await),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        response.extensions_mut().insert(problem);
+    }
     response
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::middleware::{from_fn, from_fn_with_state};
-use paas_core::{Apps, Clock, Metrics, Platform};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use paas_core::{Apps, Clock, Health, Metrics, Platform};
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -15,9 +15,11 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::access::{Access, guard};
 use crate::api::deployments::Goal;
+use crate::api::logs::LogGap;
+use crate::api::operations::RecentHealth;
 use crate::api::types::{LogDirection, LogSource};
 use crate::api::{apps, deployments, logs, operations};
-use crate::requests::{identify, nothing_here, refuse_unknown_parameters, wrong_method};
+use crate::requests::{as_problem, identify, nothing_here, refuse_unknown_parameters, wrong_method};
 use crate::streams::{StreamEnd, Streams};
 
 /// What a router needs beside the platform.
@@ -48,6 +50,7 @@ pub(crate) struct Frontend {
     access: Access,
     metrics: Option<Arc<Metrics>>,
     streams: Streams,
+    health: Arc<RecentHealth>,
 }
 
 impl Frontend {
@@ -66,6 +69,11 @@ impl Frontend {
 
     pub(crate) fn metrics(&self) -> Option<&Metrics> {
         self.metrics.as_deref()
+    }
+
+    /// Whether the platform could do its work a moment ago.
+    pub(crate) async fn health(&self) -> Health {
+        self.health.of(&self.platform).await
     }
 
     pub(crate) fn streams(&self) -> &Streams {
@@ -87,7 +95,7 @@ impl FromRef<Frontend> for Arc<dyn Clock> {
                        words that they do not know: more will come.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
-    components(schemas(StreamEnd, Goal, LogDirection, LogSource)),
+    components(schemas(StreamEnd, LogGap, Goal, LogDirection, LogSource)),
     security(("token" = [])),
     modifiers(&BearerToken),
 )]
@@ -150,16 +158,17 @@ pub fn router(platform: Platform, options: Options) -> Router {
     let Options { access, metrics, streams, closing } = options;
     let ids = platform.ids().clone();
     let streams = Streams::new(streams, closing);
-    let frontend = Frontend { platform, access: access.clone(), metrics, streams };
+    let frontend = Frontend { platform, access: access.clone(), metrics, streams, health: Arc::default() };
     let guarded: Router<Frontend> = guarded().into();
     let open: Router<Frontend> = open().into();
+    let pages: Router<Frontend> = SwaggerUi::new("/docs").url("/openapi.json", openapi()).into();
     guarded
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(refuse_unknown_parameters))
         .layer(from_fn_with_state(access, guard))
         .merge(open.method_not_allowed_fallback(wrong_method))
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi()))
+        .merge(pages.layer(map_response(as_problem)))
         .layer(from_fn_with_state(ids, identify))
         .with_state(frontend)
 }

@@ -144,8 +144,10 @@ async fn the_program_prints_where_it_is_and_stops_on_a_signal() {
     let mut running = Running(child);
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let api = lines.next().unwrap();
-    let address = api.strip_prefix("API:   http://").and_then(|rest| rest.strip_suffix("/docs")).unwrap();
+    let address = api.strip_prefix("API:   http://").unwrap();
+    let token_file = lines.next().unwrap().strip_prefix("Token file: ").unwrap().to_owned();
     let token = lines.next().unwrap().strip_prefix("Token: ").unwrap().to_owned();
+    assert_eq!(std::fs::read_to_string(&token_file).unwrap().trim(), token);
     // Its log is read meanwhile: a full pipe would stop it.
     let mut errors = running.0.stderr.take().unwrap();
     let log = std::thread::spawn(move || {
@@ -161,5 +163,27 @@ async fn the_program_prints_where_it_is_and_stops_on_a_signal() {
     let log = log.join().unwrap().unwrap();
     assert!(log.contains("stopping"), "{log}");
     assert!(!log.contains(&token), "the token is in the log");
+    assert!(lines.next().is_none());
+
+    // A token that was shown once is not shown again where no person looks.
+    let child = Command::new(PROGRAM)
+        .arg("--config")
+        .arg(&file)
+        .env("PAAS_DATA_DIRECTORY", folder.path().join("data"))
+        .env("PAAS_DOCKER_HOST", "unix:///nonexistent.sock")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut again = Running(child);
+    let mut printed = BufReader::new(again.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = [printed.next().unwrap(), printed.next().unwrap()];
+    assert_eq!(first[1], format!("Token file: {token_file}"));
+    let address = first[0].strip_prefix("API:   http://").unwrap().parse().unwrap();
+    assert_eq!(get(address, "/v1/version", &token).await.0, 200);
+    let process = rustix::process::Pid::from_child(&again.0);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert!(again.0.wait().unwrap().success());
+    assert!(printed.next().is_none());
     end_proxy(&folder.path().join("data")).await;
 }

@@ -31,7 +31,7 @@ impl App {
     pub(crate) async fn of(apps: Apps, view: AppView, deployment: Option<DeploymentHandle>) -> Result<Self> {
         let deployment = match deployment {
             Some(handle) => Some(Deployment::read(apps.clone(), handle).await?),
-            None => active(&apps, &view, None).await?,
+            None => active(&apps, &view, None),
         };
         Ok(Self { apps, seen: Arc::new(Mutex::new(Seen { view, deployment })) })
     }
@@ -49,19 +49,19 @@ impl App {
     async fn refreshed(self) -> Result<Self> {
         let (reference, known) = (self.reference(), self.seen().deployment.clone());
         let view = self.apps.get(reference).await?;
-        let deployment = active(&self.apps, &view, known).await?;
+        let deployment = active(&self.apps, &view, known);
         *self.seen() = Seen { view, deployment };
         Ok(self)
     }
 }
 
 /// The operation that is under way, or else the one that was known.
-async fn active(apps: &Apps, view: &AppView, known: Option<Deployment>) -> Result<Option<Deployment>> {
+fn active(apps: &Apps, view: &AppView, known: Option<Deployment>) -> Option<Deployment> {
     match &view.active {
         Some(active) if !known.as_ref().is_some_and(|known| known.is(&active.id)) => {
-            Deployment::of(apps.clone(), active.clone()).await.map(Some)
+            Some(Deployment::of(apps.clone(), active.clone()))
         }
-        _ => Ok(known),
+        _ => known,
     }
 }
 

@@ -105,8 +105,7 @@ impl Apps {
         let apps = self.0.clone();
         async move {
             let created = apps.create(wanted.into_app()?).await?;
-            let view = apps.get(&created.app).await?;
-            App::of(apps, view, created.deployment).await
+            App::of(apps, created.view(), None).await
         }
     }
 
@@ -152,11 +151,8 @@ async fn page_of_deployments(
     cursor: Option<Cursor>,
 ) -> Result<Page<Deployment>> {
     let page = apps.deployments(app, limit, cursor).await?;
-    let mut items = Vec::with_capacity(page.items.len());
-    for deployment in page.items {
-        items.push(Deployment::of(apps.clone(), deployment).await?);
-    }
-    Ok(Page { items, next: page.next })
+    let of = |deployment| Deployment::of(apps.clone(), deployment);
+    Ok(Page { items: page.items.into_iter().map(of).collect(), next: page.next })
 }
 
 async fn page_of_releases(

@@ -35,9 +35,9 @@ impl Deployment {
     }
 
     /// What was read already.
-    pub(crate) async fn of(apps: Apps, seen: paas_core::Deployment) -> Result<Self> {
-        let handle = apps.deployment(&seen.id).await?;
-        Ok(Self { apps, handle, seen: Arc::new(Mutex::new(seen)) })
+    pub(crate) fn of(apps: Apps, seen: paas_core::Deployment) -> Self {
+        let handle = apps.handle_to(&seen);
+        Self { apps, handle, seen: Arc::new(Mutex::new(seen)) }
     }
 
     pub(crate) fn is(&self, id: &DeploymentId) -> bool {

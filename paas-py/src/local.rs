@@ -1,7 +1,7 @@
 //! A platform on this machine: which adapters it is made of, and where they keep what.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ use paas_proxy::{Proxy, ProxyConfig};
 use paas_store::{FileLogStore, SqliteStore};
 
 const OPERATION: &str = "platform.local";
+/// The file that keeps the installation's name.
+const NAME_FILE: &str = "installation";
 /// How many leading bits of an address an org's subnet fixes: room for 253 instances.
 const SUBNET_PREFIX: u8 = 24;
 
@@ -30,6 +32,7 @@ pub(crate) struct LocalOptions {
     pub base_images: Option<Vec<(String, String)>>,
     pub ca_certificates: Option<PathBuf>,
     pub address_pool: String,
+    pub installation: Option<String>,
 }
 
 /// The parts that end with the platform.
@@ -43,21 +46,51 @@ impl Local {
     pub(crate) async fn start(options: LocalOptions) -> Result<(Platform, Self)> {
         let settings = Settings {
             domain: options.domain.parse()?,
-            egress: options.allowed_hosts.into_iter().fold(EgressPolicy::default(), EgressPolicy::allowing),
+            egress: options
+                .allowed_hosts
+                .iter()
+                .cloned()
+                .fold(EgressPolicy::default(), EgressPolicy::allowing),
             address_pool: address_pool(&options.address_pool)?,
             ..Settings::default()
         };
-        let images = options.base_images.map_or_else(|| Ok(BaseImages::default()), BaseImages::new)?;
+        let images =
+            options.base_images.clone().map_or_else(|| Ok(BaseImages::default()), BaseImages::new)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let ids: Arc<dyn Ids> = Arc::new(RandomIds::new(clock.clone()));
+        let directory = options.directory.clone();
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(unusable(&directory))?;
+        // First: it locks the directory.
+        let store = Arc::new(SqliteStore::open(directory.join("paas.db"), clock.clone()).await?);
+        let parts = Parts { settings, images, clock, store: store.clone() };
+        match Self::assemble(options, parts).await {
+            Ok((platform, proxy)) => Ok((platform, Self { directory, proxy, store })),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble(options: LocalOptions, parts: Parts) -> Result<(Platform, Arc<Proxy>)> {
+        let Parts { settings, images, clock, store } = parts;
         let directory = options.directory;
-        let (installation, keyring) = {
-            let (directory, ids) = (directory.clone(), ids.clone());
-            tokio::task::spawn_blocking(move || prepare(&directory, ids.as_ref()))
-                .await
-                .map_err(error::map(OPERATION))??
+        let ids: Arc<dyn Ids> = Arc::new(RandomIds::new(clock.clone()));
+        let name = off_the_runtime(&directory, |directory| known_name(&directory)).await?;
+        let is_new = name.is_none();
+        let name = match (name, options.installation) {
+            (Some(known), Some(wanted)) if known != wanted => return Err(another_name(&known)),
+            (known, wanted) => known.or(wanted),
         };
-        let engine = DockerEngine::connect(&Context::new(clock.clone()), &installation).await?;
+        let name = name.unwrap_or_else(|| format!("local-{}", OrgId::generate(ids.as_ref()).suffix()));
+        // It refuses what is no name: nothing is kept of that.
+        let engine = DockerEngine::connect(&Context::new(clock.clone()), &name).await?;
+        let keep = move |directory: PathBuf| {
+            if is_new {
+                write_whole(&directory.join(NAME_FILE), &name).map_err(unusable(&directory))?;
+            }
+            Keyring::open(&directory.join("master.key"))
+        };
+        let keyring = off_the_runtime(&directory, keep).await?;
         let git = GitOptions {
             egress: settings.egress.clone(),
             extra_certificates: options.ca_certificates.clone(),
@@ -67,17 +100,18 @@ impl Local {
         if options.ca_certificates.is_some() {
             builder = builder.with_ca_bundle(options.ca_certificates);
         }
+        let logs = FileLogStore::open(directory.join("logs"), clock.clone()).await?;
+        let git = GixProvider::open(directory.join("mirrors"), git)?;
         let proxy = ProxyConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, options.proxy_port)),
             directory: Some(directory.join("proxy")),
             ..ProxyConfig::default()
         };
-        let store = Arc::new(SqliteStore::open(directory.join("paas.db"), clock.clone()).await?);
         let proxy = Arc::new(Proxy::start(proxy, clock.clone()).await?);
         let platform = Platform::builder()
-            .store(store.clone())
-            .logs(Arc::new(FileLogStore::open(directory.join("logs"), clock.clone()).await?))
-            .git(Arc::new(GixProvider::open(directory.join("mirrors"), git)?))
+            .store(store)
+            .logs(Arc::new(logs))
+            .git(Arc::new(git))
             .planner(Arc::new(SourcePlanner::new(images)))
             .image_builder(Arc::new(builder))
             .runtime(Arc::new(DockerRuntime::new(engine)))
@@ -87,8 +121,14 @@ impl Local {
             .keyring(keyring)
             .settings(settings)
             .start()
-            .await?;
-        Ok((platform, Self { directory, proxy, store }))
+            .await;
+        match platform {
+            Ok(platform) => Ok((platform, proxy)),
+            Err(error) => {
+                proxy.stop().await;
+                Err(error)
+            }
+        }
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -102,26 +142,56 @@ impl Local {
     }
 }
 
-/// Makes the directory and what identifies the installation: its name on the Docker engine, and its keys.
-fn prepare(directory: &Path, ids: &dyn Ids) -> Result<(String, Keyring)> {
-    let unusable = |cause: std::io::Error| {
+/// What a platform is assembled from, beside its options.
+struct Parts {
+    settings: Settings,
+    images: BaseImages,
+    clock: Arc<dyn Clock>,
+    store: Arc<SqliteStore>,
+}
+
+fn unusable(directory: &Path) -> impl Fn(io::Error) -> Error {
+    move |cause| {
         Error::new(Kind::Unavailable, OPERATION, "the platform's directory can't be used")
             .hint("it must be on a local disk, and writable")
             .context("directory", directory.display())
             .source(cause)
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
-    let path = directory.join("installation");
-    match OpenOptions::new().write(true).create_new(true).open(&path) {
-        Ok(mut file) => {
-            let name = format!("local-{}", OrgId::generate(ids).suffix());
-            file.write_all(name.as_bytes()).and_then(|()| file.sync_all()).map_err(unusable)?;
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(unusable(error)),
     }
-    let name = std::fs::read_to_string(&path).map_err(unusable)?;
-    Ok((name, Keyring::open(&directory.join("master.key"))?))
+}
+
+/// Does what touches files on a blocking thread.
+async fn off_the_runtime<T: Send + 'static>(
+    directory: &Path,
+    work: impl FnOnce(PathBuf) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let directory = directory.to_owned();
+    tokio::task::spawn_blocking(move || work(directory)).await.map_err(error::map(OPERATION))?
+}
+
+/// The installation's name on the engine, which was kept at the first start.
+fn known_name(directory: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(directory.join(NAME_FILE)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        found => found.map(Some).map_err(unusable(directory)),
+    }
+}
+
+fn another_name(known: &str) -> Error {
+    Error::invalid(OPERATION, format!("the directory belongs to the installation {known}"))
+        .hint("leave out `installation`, or take another directory")
+}
+
+/// Writes a file whole or not at all: killed on the way, the next start must not find a part of it.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = File::create(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Reads `10.181.0.0/16`.

@@ -107,14 +107,15 @@ impl Platform {
     /// `allowed_hosts` are git servers on private addresses or plain `http` (`"git.lan"`, `"127.0.0.1:3000"`);
     /// `base_images` maps `"python:3.11"`, `"node:20"` and `"static"` to images of one's own; `ca_certificates` is a
     /// PEM file that git trusts beside the system's authorities and builds instead of them. Two platforms on one
-    /// engine need ranges of addresses of their own: `address_pool`.
+    /// engine need ranges of addresses of their own: `address_pool`. `installation` names this one on the engine, from the
+    /// first start in `directory` on; without it the name is made up.
     ///
     /// Raises `Unavailable` when the Docker engine does not answer, another program uses the directory, or the port is
     /// taken.
     #[staticmethod]
     #[pyo3(signature = (
         directory, *, domain="localhost", proxy_port=8080, allowed_hosts=Vec::new(), base_images=None,
-        ca_certificates=None, address_pool="10.181.0.0/16"
+        ca_certificates=None, address_pool="10.181.0.0/16", installation=None
     ))]
     fn local(
         py: Python<'_>,
@@ -125,6 +126,7 @@ impl Platform {
         base_images: Option<Pairs<String>>,
         ca_certificates: Option<PathBuf>,
         address_pool: &str,
+        installation: Option<String>,
     ) -> PyResult<Self> {
         let options = LocalOptions {
             directory,
@@ -134,6 +136,7 @@ impl Platform {
             base_images: base_images.map(|images| images.0),
             ca_certificates,
             address_pool: address_pool.to_owned(),
+            installation,
         };
         wait(py, Self::start_local(options))
     }
@@ -142,7 +145,7 @@ impl Platform {
     #[staticmethod]
     #[pyo3(signature = (
         directory, *, domain="localhost", proxy_port=8080, allowed_hosts=Vec::new(), base_images=None,
-        ca_certificates=None, address_pool="10.181.0.0/16"
+        ca_certificates=None, address_pool="10.181.0.0/16", installation=None
     ))]
     fn local_async<'py>(
         py: Python<'py>,
@@ -153,6 +156,7 @@ impl Platform {
         base_images: Option<Pairs<String>>,
         ca_certificates: Option<PathBuf>,
         address_pool: &str,
+        installation: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let options = LocalOptions {
             directory,
@@ -162,6 +166,7 @@ impl Platform {
             base_images: base_images.map(|images| images.0),
             ca_certificates,
             address_pool: address_pool.to_owned(),
+            installation,
         };
         awaitable(py, Self::start_local(options))
     }

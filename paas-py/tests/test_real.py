@@ -115,6 +115,15 @@ def test_a_repository_becomes_a_page_that_answers(tmp_path: Path, repository: st
         assert any("it is broken" in line for line in caught.value.evidence)
         assert get(app.url) == (200, "the second page")
 
+    # A start that fails lets go of the directory at once; its name on the engine was given at the first start.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with pytest.raises(paas.Unavailable):
+            local()
+    with pytest.raises(paas.Invalid):
+        paas.Platform.local(directory, proxy_port=port, installation="another")
+
     # The container outlived the platform; a new one on the same directory finds everything as it was.
     with local() as platform:
         app = platform.apps.get("hello")

@@ -408,6 +408,10 @@ impl Drive<'_> {
         let busy_millis = millis(busy);
         let (now, lease) = (self.services().clock.now(), self.journal.lease().clone());
         let frees_slot = step == Step::Build && lease.class == WorkClass::Build;
+        if step == Step::Route {
+            // It is settled with this commit: who reads its log then finds every line.
+            self.log.flush().await;
+        }
         let make = |state: &State, _: &AppStatus| {
             if is_cancelled(state) {
                 let failure = Failure::from(&Error::cancelled("worker.record_success"));
@@ -495,6 +499,8 @@ impl Drive<'_> {
         let (removals, appends) = if is_deleted { self.removal().await? } else { (Vec::new(), Vec::new()) };
         let (now, lease) = (self.services().clock.now(), self.journal.lease().clone());
         let id = self.journal.spec.id.clone();
+        // Who reads its log once it is over finds every line.
+        self.log.flush().await;
         let make = |_: &State, status: &AppStatus| {
             let is_last = is_deleted || status.queue.iter().all(|queued| *queued == id);
             let next = (!is_last).then_some((WorkClass::Light, now));

@@ -6,7 +6,7 @@ mod store;
 pub use sink::{LogSink, LogWriter};
 #[cfg(feature = "mock")]
 pub use store::MockLogStore;
-pub use store::{LogDirection, LogPage, LogQuery, LogStore, LogStoreExt, follow_logs};
+pub use store::{Followed, LogDirection, LogPage, LogQuery, LogStore, LogStoreExt, follow_logs};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -5,12 +5,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::stream::{BoxStream, StreamExt};
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 use super::{LogLine, LogSource, NewLogLine};
 use crate::domain::{AppId, DeploymentId, InstanceName};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// In which order a page is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,52 +130,121 @@ pub trait LogStore: Debug + Send + Sync + 'static {
     async fn remove(&self, app: &AppId) -> Result<()>;
 }
 
+/// What a follower gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// A line.
+    Line(LogLine),
+    /// Lines before this time left by retention before the follower could read them.
+    Gap {
+        /// The time of the oldest line that is still there.
+        until: Timestamp,
+    },
+}
+
 /// Conveniences on every [`LogStore`].
 pub trait LogStoreExt: LogStore {
-    /// The lines that match from now on and, if the query reaches back, those that are there already; it does not
-    /// end by itself.
-    fn follow(&self, query: LogQuery) -> BoxStream<'_, Result<LogLine>>;
+    /// The lines that match from now on and, if the query reaches back, those that are there already. It ends when a
+    /// line behind the query's `to` is stored, and not otherwise.
+    fn follow(&self, query: LogQuery) -> BoxStream<'_, Result<Followed>>;
 }
 
 impl<T: LogStore + ?Sized> LogStoreExt for T {
-    fn follow(&self, query: LogQuery) -> BoxStream<'_, Result<LogLine>> {
-        follow(self, query)
+    fn follow(&self, query: LogQuery) -> BoxStream<'_, Result<Followed>> {
+        follow(self, query, std::future::pending())
     }
 }
 
-/// [`LogStoreExt::follow`] for those who keep the stream longer than a reference to the store.
-pub fn follow_logs(store: Arc<dyn LogStore>, query: LogQuery) -> BoxStream<'static, Result<LogLine>> {
-    follow(store, query)
+/// [`LogStoreExt::follow`] for those who keep the stream longer than a reference to the store. It also ends once
+/// `over` has returned and what was stored by then is read.
+pub fn follow_logs(
+    store: Arc<dyn LogStore>,
+    query: LogQuery,
+    over: impl Future<Output = Result<()>> + Send + 'static,
+) -> BoxStream<'static, Result<Followed>> {
+    follow(store, query, over)
 }
 
-fn follow<'a, S>(store: S, mut query: LogQuery) -> BoxStream<'a, Result<LogLine>>
+fn follow<'a, S>(
+    store: S,
+    query: LogQuery,
+    over: impl Future<Output = Result<()>> + Send + 'a,
+) -> BoxStream<'a, Result<Followed>>
 where
-    S: Deref<Target: LogStore> + Clone + Send + Sync + 'a,
+    S: Deref<Target: LogStore> + Send + Sync + 'a,
 {
-    query.direction = LogDirection::Forward;
-    let pages =
-        futures::stream::try_unfold((store, query, false), |(store, mut query, waiting)| async move {
-            // A filter may pass nothing for long: wait behind the newest line of the app, not of the filter.
-            if waiting {
-                store.wait(&query.app, query.after).await?;
-            }
-            let newest = newest_time(&*store, &query.app).await?;
-            let page = store.read(&query).await?;
-            let reached = if page.has_more { page.lines.last().map(|line| line.at) } else { newest };
-            let last = page.lines.last().map(|line| line.at);
-            query.after = query.after.max(reached).max(last);
-            Ok(Some((page.lines, (store, query, !page.has_more))))
-        });
-    pages
-        .map(|page: Result<Vec<LogLine>>| match page {
-            Ok(lines) => futures::stream::iter(lines.into_iter().map(Ok).collect::<Vec<_>>()),
-            Err(error) => futures::stream::iter(vec![Err(error)]),
-        })
-        .flatten()
-        .boxed()
+    let query = LogQuery { direction: LogDirection::Forward, ..query };
+    let follower =
+        Follower { store, query, over: over.boxed(), reached: None, is_behind: true, is_over: false };
+    let pages = futures::stream::try_unfold(Some(follower), |follower| async {
+        let Some(mut follower) = follower else { return Ok::<_, Error>(None) };
+        let page = follower.next_page().await?;
+        let next = if follower.is_done() { None } else { Some(follower) };
+        Ok(Some((futures::stream::iter(page.into_iter().map(Ok)), next)))
+    });
+    pages.try_flatten().boxed()
 }
 
-async fn newest_time<T: LogStore + ?Sized>(store: &T, app: &AppId) -> Result<Option<Timestamp>> {
-    let query = LogQuery { limit: 1, direction: LogDirection::Backward, ..LogQuery::of(app.clone()) };
-    Ok(store.read(&query).await?.lines.first().map(|line| line.at))
+struct Follower<'a, S> {
+    store: S,
+    query: LogQuery,
+    over: BoxFuture<'a, Result<()>>,
+    /// The newest line that was read or passed over.
+    reached: Option<LogLine>,
+    /// There are lines to read already.
+    is_behind: bool,
+    /// None comes any more.
+    is_over: bool,
+}
+
+impl<S: Deref<Target: LogStore>> Follower<'_, S> {
+    async fn next_page(&mut self) -> Result<Vec<Followed>> {
+        if !self.is_behind {
+            tokio::select! {
+                biased;
+                over = &mut self.over => {
+                    over?;
+                    self.is_over = true;
+                }
+                // A filter may pass nothing for long: wait behind the newest line of the app, not of the filter.
+                news = self.store.wait(&self.query.app, self.query.after) => news?,
+            }
+        }
+        let newest = self.outermost(LogDirection::Backward).await?;
+        let page = self.store.read(&self.query).await?;
+        let gap = self.gap(page.lines.first()).await?;
+        self.is_behind = page.has_more;
+        let last = page.lines.last().cloned();
+        let passed = if page.has_more { None } else { newest };
+        self.reached = [self.reached.take(), last, passed].into_iter().flatten().max_by_key(|line| line.at);
+        self.query.after = self.query.after.max(self.reached.as_ref().map(|line| line.at));
+        Ok(gap.into_iter().chain(page.lines.into_iter().map(Followed::Line)).collect())
+    }
+
+    /// Whether lines left between the last one that was reached and the first of the page behind it.
+    async fn gap(&mut self, first: Option<&LogLine>) -> Result<Option<Followed>> {
+        let expected = self.reached.as_ref().map(|line| line.sequence + 1);
+        if expected.is_some() && first.map(|line| line.sequence) == expected {
+            return Ok(None);
+        }
+        let Some(oldest) = self.outermost(LogDirection::Forward).await? else { return Ok(None) };
+        let is_lost = match (expected, self.query.after) {
+            (Some(expected), _) => oldest.sequence > expected,
+            // One that comes back: whether that line was the last to leave is not known.
+            (None, Some(after)) => oldest.sequence > 1 && oldest.at > after,
+            (None, None) => false,
+        };
+        Ok(is_lost.then_some(Followed::Gap { until: oldest.at }))
+    }
+
+    fn is_done(&self) -> bool {
+        let is_past = self.reached.as_ref().is_some_and(|line| self.query.to.is_some_and(|to| line.at > to));
+        !self.is_behind && (self.is_over || is_past)
+    }
+
+    /// The app's oldest or newest line.
+    async fn outermost(&mut self, direction: LogDirection) -> Result<Option<LogLine>> {
+        let query = LogQuery { limit: 1, direction, ..LogQuery::of(self.query.app.clone()) };
+        Ok(self.store.read(&query).await?.lines.pop())
+    }
 }

@@ -29,11 +29,13 @@ pub(super) struct Request {
     pub changed: Option<Versioned<App>>,
     /// What the app's own stream gets in the same commit.
     pub event: Option<Event>,
+    /// The version that the app must have.
+    pub expected: Option<u64>,
 }
 
 impl Request {
     pub(super) fn of(kind: OperationKind) -> Self {
-        Self { kind, release: None, no_cache: false, changed: None, event: None }
+        Self { kind, release: None, no_cache: false, changed: None, event: None, expected: None }
     }
 }
 
@@ -65,6 +67,9 @@ impl Platform {
         status: Versioned<AppStatus>,
         request: &Request,
     ) -> Result<Deployment> {
+        if request.expected.is_some_and(|expected| expected != app.version) {
+            return Err(changed_meanwhile());
+        }
         if let Some(running) = self.deletion(scope, &status.value).await? {
             return match request.kind {
                 OperationKind::Delete => Ok(running),

@@ -75,9 +75,19 @@ pub struct Created {
     pub app: App,
     /// Its first deployment.
     pub deployment: Option<DeploymentHandle>,
+    status: AppStatus,
+    active: Option<Deployment>,
 }
 
 impl Created {
+    /// The app as it was made, with what was to happen to it then.
+    #[must_use]
+    pub fn view(&self) -> AppView {
+        let (status, active) = (self.status.clone(), self.active.clone());
+        let state = shown_state(&status, active.as_ref());
+        AppView { app: self.app.clone(), version: FIRST_VERSION, status, state, active }
+    }
+
     /// The app's first deployment.
     ///
     /// # Errors
@@ -112,22 +122,33 @@ pub struct NameCheck {
     pub suggestions: Vec<AppName>,
 }
 
+/// The version of a record that was just made.
+const FIRST_VERSION: u64 = 1;
+
 /// The apps of one org.
 #[derive(Clone, Debug)]
 pub struct Apps {
     platform: Platform,
     org: OrgId,
+    expected: Option<u64>,
 }
 
 impl Apps {
     pub(super) fn new(platform: Platform, org: OrgId) -> Self {
-        Self { platform, org }
+        Self { platform, org, expected: None }
     }
 
     /// The org.
     #[must_use]
     pub fn org(&self) -> &OrgId {
         &self.org
+    }
+
+    /// The same apps for operations (deployments, restarts, rollbacks, stops, starts and deletions) that are accepted only
+    /// while the app still has this version: later they are a `Conflict` with the code `version`.
+    #[must_use]
+    pub fn expecting(self, version: u64) -> Self {
+        Self { expected: Some(version), ..self }
     }
 
     pub(super) fn scope(&self) -> Scope {
@@ -192,8 +213,8 @@ impl Apps {
             }
             _ => error,
         })?;
-        let deployment = deployment.map(|deployment| self.handle(deployment.id));
-        Ok(Created { app, deployment })
+        let handle = deployment.as_ref().map(|deployment| self.handle(deployment.id.clone()));
+        Ok(Created { app, deployment: handle, status, active: deployment })
     }
 
     /// Whether a name can be had now; only creating an app makes sure of it.
@@ -491,6 +512,7 @@ impl Apps {
 
     async fn operate(&self, app: AppRef, request: Request) -> Result<DeploymentHandle> {
         let id = self.id_of(app).await?;
+        let request = Request { expected: self.expected, ..request };
         let deployment = self.platform.accept(&self.org, &id, request).await?;
         Ok(self.handle(deployment.id))
     }
@@ -547,6 +569,12 @@ impl Apps {
         let handle = self.handle(id.clone());
         handle.get().await?;
         Ok(handle)
+    }
+
+    /// A handle to an operation that was read already: nothing is looked up.
+    #[must_use]
+    pub fn handle_to(&self, deployment: &Deployment) -> DeploymentHandle {
+        self.handle(deployment.id.clone())
     }
 
     fn handle(&self, id: DeploymentId) -> DeploymentHandle {

@@ -48,6 +48,18 @@ pub struct DeploymentHandle {
     id: DeploymentId,
 }
 
+impl Apps {
+    /// Waits for news, or long enough that a lost hint does not matter.
+    pub(super) async fn pause(&self, news: &mut crate::engine::Watch) {
+        const NET: Duration = Duration::from_secs(5);
+        tokio::select! {
+            biased;
+            () = news.changed() => {}
+            () = self.platform().services().clock.sleep(NET) => {}
+        }
+    }
+}
+
 impl DeploymentHandle {
     pub(super) fn new(apps: Apps, id: DeploymentId) -> Self {
         Self { apps, id }
@@ -148,7 +160,7 @@ impl DeploymentHandle {
                         if handle.get().await?.state.is_settled() && handle.is_ended().await? {
                             return Ok(None);
                         }
-                        handle.pause(&mut news).await;
+                        handle.apps.pause(&mut news).await;
                     }
                     page = events.into_iter();
                 }
@@ -159,16 +171,6 @@ impl DeploymentHandle {
     async fn is_ended(&self) -> Result<bool> {
         let state = self.apps.platform().replay(&self.apps.scope(), &self.id).await?;
         Ok(state.is_ended())
-    }
-
-    /// Waits for news, or long enough that a lost hint does not matter.
-    async fn pause(&self, news: &mut crate::engine::Watch) {
-        const NET: Duration = Duration::from_secs(5);
-        tokio::select! {
-            biased;
-            () = news.changed() => {}
-            () = self.apps.platform().services().clock.sleep(NET) => {}
-        }
     }
 
     /// Waits, at most `timeout`.
@@ -192,7 +194,7 @@ impl DeploymentHandle {
             }
             tokio::select! {
                 biased;
-                () = self.pause(&mut news) => {}
+                () = self.apps.pause(&mut news) => {}
                 () = clock.sleep(remaining) => {}
             }
         }

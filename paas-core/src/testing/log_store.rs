@@ -12,7 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::clock::{Clock, TestClock};
 use crate::domain::{AppId, DeploymentId, InstanceName};
 use crate::logs::{
-    LogDirection, LogLine, LogPage, LogQuery, LogSource, LogStore, LogStoreExt, LogStream, NewLogLine,
+    Followed, LogDirection, LogLine, LogPage, LogQuery, LogSource, LogStore, LogStoreExt, LogStream,
+    NewLogLine,
 };
 
 /// An empty store, and the clock that gives lines their times.
@@ -340,10 +341,35 @@ pub async fn follow_goes_on_with_new_lines(harness: &Harness) {
         }
     });
     let query = LogQuery { contains: Some("even".to_owned()), limit: 3, ..all() };
-    let followed = harness.store.follow(query).take(100).map(|line| line.unwrap().text).collect::<Vec<_>>();
+    let followed =
+        harness.store.follow(query).take(100).map(|line| text_of(line.unwrap())).collect::<Vec<_>>();
     let expected: Vec<_> = (0..100).map(|number| format!("even {}", 2 * number)).collect();
     assert_eq!(soon(followed).await, expected);
     writer.await.unwrap();
+}
+
+/// Also when the last lines before it match no filter, and when none follow.
+pub async fn follow_ends_behind_to(harness: &Harness) {
+    let start = harness.at(-100);
+    let at = |number: i64| Some(start + SignedDuration::from_secs(number));
+    let lines = (0..5).map(|number| NewLogLine { at: at(number), ..line(number.to_string()) });
+    harness.store.append(&app(1), lines.collect()).await.unwrap();
+    for (to, contains, expected) in [(at(3), None, "0123"), (at(3), Some("1"), "1"), (at(-9), None, "")] {
+        let query = LogQuery { to, contains: contains.map(str::to_owned), limit: 2, ..all() };
+        let followed = harness.store.follow(query).map(|line| text_of(line.unwrap())).collect::<Vec<_>>();
+        assert_eq!(soon(followed).await.concat(), expected);
+    }
+    let mut open = harness.store.follow(LogQuery { from: at(4), to: at(4), ..all() });
+    assert_eq!(text_of(soon(open.next()).await.unwrap().unwrap()), "4");
+    harness.append(["later"]).await;
+    assert!(soon(open.next()).await.is_none());
+}
+
+fn text_of(followed: Followed) -> String {
+    match followed {
+        Followed::Line(line) => line.text,
+        gap @ Followed::Gap { .. } => panic!("{gap:?}"),
+    }
 }
 
 /// Nothing is left, and the app can begin anew.
@@ -404,6 +430,7 @@ macro_rules! conformance_log_store {
                 the_last_of_an_instance_is_the_engines_time,
                 wait_returns_with_a_newer_line,
                 follow_goes_on_with_new_lines,
+                follow_ends_behind_to,
                 a_removed_app_has_no_lines,
                 concurrent_appends_all_take_effect,
             ]

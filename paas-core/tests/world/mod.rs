@@ -111,7 +111,7 @@ pub fn new_app(name: &str) -> NewApp {
 
 /// Creates an app and waits until its first deployment is live.
 pub async fn live(platform: &Platform, name: &str) -> App {
-    let Created { app, deployment } = platform.apps().create(new_app(name)).await.unwrap();
+    let Created { app, deployment, .. } = platform.apps().create(new_app(name)).await.unwrap();
     deployment.unwrap().outcome().await.unwrap();
     app
 }

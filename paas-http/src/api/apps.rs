@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{ETAG, IF_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use paas_core::{AppView, DeploymentHandle, Error, Kind, ReleaseNumber};
+use paas_core::{AppView, Apps, DeploymentHandle, Error, Kind, ReleaseNumber};
 
 use super::bodies::{AppPatch, NewApp, NewRollback};
 use super::deployments::accepted;
@@ -69,17 +69,12 @@ pub(crate) async fn list(
     )
 )]
 pub(crate) async fn create(State(frontend): State<Frontend>, Json(new): Json<NewApp>) -> Result<Response> {
-    let apps = frontend.apps();
-    let created = apps.create(new.into_core()?).await?;
-    let deployment = match &created.deployment {
-        Some(handle) => Some(handle.get().await?),
-        None => None,
-    };
-    let view = apps.get(&created.app).await?;
-    let location = format!("/v1/apps/{}", created.app.id);
+    // Nothing is read any more: an app that is made is answered as made.
+    let view = frontend.apps().create(new.into_core()?).await?.view();
+    let location = format!("/v1/apps/{}", view.app.id);
     let tag = entity_tag(view.version);
-    let app = App::from(view).with_deployment(deployment);
-    Ok((StatusCode::CREATED, [("location", location)], [(ETAG, tag)], axum::Json(app)).into_response())
+    Ok((StatusCode::CREATED, [("location", location)], [(ETAG, tag)], axum::Json(App::from(view)))
+        .into_response())
 }
 
 /// An app.
@@ -171,15 +166,32 @@ fn expected_version(headers: &HeaderMap) -> Result<Option<u64>> {
     delete,
     path = "/v1/apps/{app}",
     tag = "apps",
-    params(("app" = String, Path, description = "Its id or name")),
+    params(
+        ("app" = String, Path, description = "Its id or name"),
+        ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+    ),
     responses(
         (status = 202, description = "The deletion", body = Deployment),
         (status = 404, description = "There is no such app", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "Somebody changed it meanwhile", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn delete(State(frontend): State<Frontend>, Segment(app): Segment) -> Result<Response> {
-    accept(frontend.apps().delete(app.as_str()).await).await
+pub(crate) async fn delete(
+    State(frontend): State<Frontend>,
+    Segment(app): Segment,
+    headers: HeaderMap,
+) -> Result<Response> {
+    accept(expecting(&frontend, &headers)?.delete(app.as_str()).await).await
+}
+
+/// The apps for an operation that the caller may have bound to a version.
+pub(crate) fn expecting(frontend: &Frontend, headers: &HeaderMap) -> Result<Apps> {
+    let apps = frontend.apps();
+    Ok(match expected_version(headers)? {
+        Some(version) => apps.expecting(version),
+        None => apps,
+    })
 }
 
 async fn accept(handle: paas_core::Result<DeploymentHandle>) -> Result<Response> {
@@ -210,15 +222,23 @@ pub(crate) async fn status(
     post,
     path = "/v1/apps/{app}/actions/restart",
     tag = "control",
-    params(("app" = String, Path, description = "Its id or name")),
+    params(
+        ("app" = String, Path, description = "Its id or name"),
+        ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+    ),
     responses(
         (status = 202, description = "The restart", body = Deployment),
         (status = 409, description = "It does not run", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "Somebody changed it meanwhile", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn restart(State(frontend): State<Frontend>, Segment(app): Segment) -> Result<Response> {
-    accept(frontend.apps().restart(app.as_str()).await).await
+pub(crate) async fn restart(
+    State(frontend): State<Frontend>,
+    Segment(app): Segment,
+    headers: HeaderMap,
+) -> Result<Response> {
+    accept(expecting(&frontend, &headers)?.restart(app.as_str()).await).await
 }
 
 /// Stops an app; it keeps its name, releases and logs.
@@ -226,15 +246,23 @@ pub(crate) async fn restart(State(frontend): State<Frontend>, Segment(app): Segm
     post,
     path = "/v1/apps/{app}/actions/stop",
     tag = "control",
-    params(("app" = String, Path, description = "Its id or name")),
+    params(
+        ("app" = String, Path, description = "Its id or name"),
+        ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+    ),
     responses(
         (status = 202, description = "The stop", body = Deployment),
         (status = 409, description = "It is stopped already", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "Somebody changed it meanwhile", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn stop(State(frontend): State<Frontend>, Segment(app): Segment) -> Result<Response> {
-    accept(frontend.apps().stop(app.as_str()).await).await
+pub(crate) async fn stop(
+    State(frontend): State<Frontend>,
+    Segment(app): Segment,
+    headers: HeaderMap,
+) -> Result<Response> {
+    accept(expecting(&frontend, &headers)?.stop(app.as_str()).await).await
 }
 
 /// Starts a stopped app.
@@ -242,15 +270,23 @@ pub(crate) async fn stop(State(frontend): State<Frontend>, Segment(app): Segment
     post,
     path = "/v1/apps/{app}/actions/start",
     tag = "control",
-    params(("app" = String, Path, description = "Its id or name")),
+    params(
+        ("app" = String, Path, description = "Its id or name"),
+        ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+    ),
     responses(
         (status = 202, description = "The start", body = Deployment),
         (status = 409, description = "It is not stopped", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "Somebody changed it meanwhile", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn start(State(frontend): State<Frontend>, Segment(app): Segment) -> Result<Response> {
-    accept(frontend.apps().start(app.as_str()).await).await
+pub(crate) async fn start(
+    State(frontend): State<Frontend>,
+    Segment(app): Segment,
+    headers: HeaderMap,
+) -> Result<Response> {
+    accept(expecting(&frontend, &headers)?.start(app.as_str()).await).await
 }
 
 /// The releases of an app, newest first.
@@ -280,19 +316,24 @@ pub(crate) async fn releases(
     post,
     path = "/v1/apps/{app}/rollbacks",
     tag = "releases",
-    params(("app" = String, Path, description = "Its id or name")),
+    params(
+        ("app" = String, Path, description = "Its id or name"),
+        ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+    ),
     request_body = NewRollback,
     responses(
         (status = 202, description = "The rollback", body = Deployment),
         (status = 404, description = "There is no such app or release", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The image of the release is gone", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "Somebody changed it meanwhile", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn rollback(
     State(frontend): State<Frontend>,
     Segment(app): Segment,
+    headers: HeaderMap,
     Json(wanted): Json<NewRollback>,
 ) -> Result<Response> {
-    accept(frontend.apps().rollback(app.as_str(), ReleaseNumber(wanted.release)).await).await
+    accept(expecting(&frontend, &headers)?.rollback(app.as_str(), ReleaseNumber(wanted.release)).await).await
 }

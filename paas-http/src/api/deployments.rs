@@ -9,11 +9,12 @@ use paas_core::{DeployOptions, DeploymentHandle, WaitFor};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::apps::expecting;
 use super::bodies::NewDeployment;
 use super::events::{Event, EventPage};
 use super::types::{Deployment, Waited};
 use crate::json::Json;
-use crate::paging::{Limit, Page, Paging, bad_cursor};
+use crate::paging::{Limit, Page, Paging, bad_cursor, link_next};
 use crate::problem::{Problem, Result};
 use crate::query::{Parameters, Segment};
 use crate::router::Frontend;
@@ -66,23 +67,28 @@ pub(crate) async fn list(
     path = "/v1/apps/{app}/deployments",
     tag = "deployments",
     operation_id = "create_deployment",
-    params(("app" = String, Path, description = "Its id or name")),
+    params(
+        ("app" = String, Path, description = "Its id or name"),
+        ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+    ),
     request_body = Option<NewDeployment>,
     responses(
         (status = 202, description = "The deployment", body = Deployment),
         (status = 404, description = "There is no such app", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The app is being deleted", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many of the app are waiting", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "Somebody changed it meanwhile", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn create(
     State(frontend): State<Frontend>,
     Segment(app): Segment,
+    headers: HeaderMap,
     Json(wanted): Json<NewDeployment>,
 ) -> Result<Response> {
     let options = DeployOptions { no_cache: wanted.no_cache };
-    accepted(&frontend.apps().deploy(app.as_str(), options).await?).await
+    accepted(&expecting(&frontend, &headers)?.deploy(app.as_str(), options).await?).await
 }
 
 /// A deployment. That it failed is an answer, not an error.
@@ -216,7 +222,7 @@ pub(crate) async fn events(
     State(frontend): State<Frontend>,
     id: Segment,
     Parameters(paging): Parameters<EventPaging>,
-) -> Result<axum::Json<EventPage>> {
+) -> Result<Response> {
     let after = version(paging.cursor.as_deref())?;
     let limit = Limit::within(paging.limit, MAX_EVENTS, MAX_EVENTS);
     let mut events = frontend.deployment(&id).await?.history(after).await?;
@@ -224,7 +230,13 @@ pub(crate) async fn events(
     events.truncate(limit);
     let cursor = events.last().map_or(after, |last| last.version).to_string();
     let items = events.into_iter().map(Event::from).collect();
-    Ok(axum::Json(EventPage { items, next_cursor: has_more.then(|| cursor.clone()), cursor }))
+    let next = has_more.then(|| format!("?limit={limit}&cursor={cursor}"));
+    let page = EventPage { items, next_cursor: has_more.then(|| cursor.clone()), cursor };
+    let mut response = axum::Json(page).into_response();
+    if let Some(next) = next {
+        link_next(&mut response, &next);
+    }
+    Ok(response)
 }
 
 /// Where a stream of events begins.

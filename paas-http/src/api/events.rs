@@ -16,8 +16,6 @@ use crate::streams::data;
 pub(crate) struct Event {
     /// Its number within the deployment, from 1, without gaps: the cursor behind it.
     version: u64,
-    /// Its place among all events of the installation.
-    position: u64,
     #[schema(value_type = String, format = DateTime)]
     at: Option<Timestamp>,
     /// What happened. More may come: ignore what is not known.
@@ -155,12 +153,7 @@ impl From<Output> for StepOutput {
 impl From<Recorded> for Event {
     fn from(recorded: Recorded) -> Self {
         let at = recorded.at;
-        let event = Self {
-            version: recorded.version,
-            position: recorded.position.0,
-            at: Some(at),
-            ..Self::default()
-        };
+        let event = Self { version: recorded.version, at: Some(at), ..Self::default() };
         let problem = |failure, step: CoreStep| Some(failed_at(failure, Some(step.into()), Some(at)));
         match recorded.event {
             paas_core::Event::Accepted { kind, .. } => {

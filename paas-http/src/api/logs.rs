@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use jiff::{SignedDuration, Timestamp};
-use paas_core::{AppId, DeploymentId, InstanceName, LogQuery};
+use paas_core::{AppId, DeploymentId, Followed, InstanceName, LogQuery};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -34,10 +34,11 @@ const LAST_LOG_NANO: HeaderName = HeaderName::from_static("x-last-log-nano");
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LogParameters {
-    /// Not older than this, itself included: `now`, `now-90s`, `now-1h` or RFC 3339. By default `now-1h` for an app,
-    /// unless a cursor or `X-Last-Log-Nano` is given, and everything for a deployment.
+    /// Not older than this, itself included: `now`, `now-90s`, `now-1h` or RFC 3339. By default `now-1h` for an app and
+    /// everything for a deployment. It counts where a reader begins, and no more once there is a cursor,
+    /// `X-Last-Log-Nano` or `Last-Event-ID`: further pages keep the bounds of the first.
     from: Option<String>,
-    /// Not newer than this, itself included.
+    /// Not newer than this, itself included. A stream ends when it has passed.
     to: Option<String>,
     /// How many at most; more than 5,000 are cut to that.
     #[param(value_type = Option<u64>, default = 1000)]
@@ -52,7 +53,7 @@ pub(crate) struct LogParameters {
     instance: Option<InstanceName>,
     /// Only lines with this text.
     q: Option<String>,
-    /// Of a page: the `next_cursor` of the page before. Of a stream: the `last_timestamp` of a page.
+    /// The `next_cursor` of the page before, or behind the `last_timestamp` of a page.
     cursor: Option<String>,
 }
 
@@ -105,11 +106,40 @@ struct LogCursor {
     direction: LogDirection,
     /// In nanoseconds.
     at: String,
+    /// How far the first page was to go: what is relative to its time must not move from page to page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bound: Option<String>,
+}
+
+/// Where a reader goes on.
+#[derive(Debug)]
+struct Position {
+    direction: LogDirection,
+    at: Timestamp,
+    /// The last time that is asked for, in this direction.
+    bound: Option<Timestamp>,
+}
+
+impl Position {
+    /// Reads a cursor, or a time in nanoseconds, which is the cursor behind a line.
+    fn read(text: &str) -> Result<Self> {
+        if let Some(at) = nanoseconds(text) {
+            return Ok(Self { direction: LogDirection::Forward, at, bound: None });
+        }
+        let LogCursor { direction, at, bound } = decode(text)?;
+        let time = |text: String| nanoseconds(&text).ok_or_else(bad_cursor);
+        Ok(Self { direction, at: time(at)?, bound: bound.map(time).transpose()? })
+    }
+}
+
+fn cursor(direction: LogDirection, at: Timestamp, bound: Option<Timestamp>) -> String {
+    let bound = bound.map(|bound| bound.as_nanosecond().to_string());
+    encode(&LogCursor { direction, at: at.as_nanosecond().to_string(), bound })
 }
 
 /// The cursor of the lines before a moment, newest first.
 pub(crate) fn cursor_before(at: Timestamp) -> String {
-    encode(&LogCursor { direction: LogDirection::Backward, at: at.as_nanosecond().to_string() })
+    cursor(LogDirection::Backward, at, None)
 }
 
 fn nanoseconds(text: &str) -> Option<Timestamp> {
@@ -151,29 +181,25 @@ fn last_seen(headers: &HeaderMap) -> Result<Option<Timestamp>> {
 }
 
 impl LogParameters {
-    /// The query without the cursor; `reach` is how far it goes back when nothing says it.
+    /// What is asked for. `position` is where the reader goes on, `seen` the last time that it has, and `reach` how far
+    /// a first page goes back when nothing says it.
     fn query(
         &self,
         app: AppId,
         now: Timestamp,
         reach: Option<SignedDuration>,
-        after: Option<Timestamp>,
+        position: Option<Position>,
+        seen: Option<Timestamp>,
     ) -> Result<LogQuery> {
         if self.q.as_ref().is_some_and(|text| text.len() > MAX_SEARCH_BYTES) {
             let detail = "q must have at most 1,024 bytes";
             return Err(Refusal::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail).field("q"));
         }
-        let goes_on = after.is_some() || self.cursor.is_some();
-        let from = match &self.from {
-            Some(from) => Some(moment("from", from, now)?),
-            // It goes on where the caller is, however long ago that was.
-            None if goes_on => None,
-            None => reach.and_then(|reach| now.checked_sub(reach).ok()),
-        };
+        let from = self.from.as_deref().map(|from| moment("from", from, now)).transpose()?;
         let to = self.to.as_deref().map(|to| moment("to", to, now)).transpose()?;
-        Ok(LogQuery {
+        let query = LogQuery {
             from,
-            after,
+            after: seen,
             to,
             limit: Limit::within(self.limit, DEFAULT_LINES, MAX_LINES),
             direction: self.direction.unwrap_or(LogDirection::Forward).into(),
@@ -182,6 +208,22 @@ impl LogParameters {
             instance: self.instance.clone(),
             contains: self.q.clone(),
             ..LogQuery::of(app)
+        };
+        Ok(match position {
+            None if seen.is_some() => LogQuery { from: None, ..query },
+            None => {
+                let default = || reach.and_then(|reach| now.checked_sub(reach).ok());
+                LogQuery { from: from.or_else(default), ..query }
+            }
+            Some(Position { direction, .. }) if query.direction != direction.into() => {
+                return Err(bad_cursor());
+            }
+            Some(Position { direction: LogDirection::Forward, at, bound }) => {
+                LogQuery { from: None, after: seen.max(Some(at)), to: bound.or(to), ..query }
+            }
+            Some(Position { direction: LogDirection::Backward, at, bound }) => {
+                LogQuery { from: bound.or(from), before: Some(at), to: None, ..query }
+            }
         })
     }
 
@@ -193,17 +235,8 @@ impl LogParameters {
         headers: &HeaderMap,
         reach: Option<SignedDuration>,
     ) -> Result<LogQuery> {
-        let mut query = self.query(app, now, reach, last_seen(headers)?)?;
-        if let Some(cursor) = &self.cursor {
-            let LogCursor { direction, at } = decode(cursor)?;
-            let at = nanoseconds(&at).ok_or_else(bad_cursor)?;
-            match direction {
-                _ if query.direction != direction.into() => return Err(bad_cursor()),
-                LogDirection::Forward => query.after = query.after.max(Some(at)),
-                LogDirection::Backward => query.before = Some(at),
-            }
-        }
-        Ok(query)
+        let position = self.cursor.as_deref().map(Position::read).transpose()?;
+        self.query(app, now, reach, position, last_seen(headers)?)
     }
 
     /// The query of a stream, which goes forward only.
@@ -214,10 +247,17 @@ impl LogParameters {
         headers: &HeaderMap,
         reach: Option<SignedDuration>,
     ) -> Result<LogQuery> {
-        let resumed = resume_at(headers, self.cursor.as_deref())?;
-        let resumed = resumed.map(|at| nanoseconds(&at).ok_or_else(bad_cursor)).transpose()?;
-        let after = last_seen(headers)?.max(resumed);
-        Ok(LogQuery { direction: paas_core::LogDirection::Forward, ..self.query(app, now, reach, after)? })
+        let position =
+            resume_at(headers, self.cursor.as_deref())?.as_deref().map(Position::read).transpose()?;
+        let query = self.query(app, now, reach, position, last_seen(headers)?)?;
+        match query.direction {
+            paas_core::LogDirection::Forward => Ok(query),
+            paas_core::LogDirection::Backward => {
+                let detail = "a stream goes forward";
+                Err(Refusal::of_request(StatusCode::BAD_REQUEST, "invalid_parameter", detail)
+                    .field("direction"))
+            }
+        }
     }
 }
 
@@ -283,7 +323,7 @@ pub(crate) async fn deployment_page(
     Ok(answer(&uri, &headers, &query, page))
 }
 
-/// The log lines of an app as they come, as server-sent events.
+/// The log lines of an app as they come, as server-sent events, until it is deleted.
 #[utoipa::path(
     get,
     path = "/v1/apps/{app}/logs/stream",
@@ -295,7 +335,7 @@ pub(crate) async fn deployment_page(
         LogParameters,
     ),
     responses(
-        (status = 200, description = "Frames with a `LogLine` each; the last is of type `end` with a `StreamEnd`", body = LogLine, content_type = "text/event-stream"),
+        (status = 200, description = "Frames with a `LogLine` each; one of type `gap` with a `LogGap` where lines left before they were read; the last is of type `end` with a `StreamEnd`", body = LogLine, content_type = "text/event-stream"),
         (status = 404, description = "There is no such app", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
@@ -313,7 +353,8 @@ pub(crate) async fn app_stream(
     frontend.streams().send(lines, frame)
 }
 
-/// The log lines of a deployment and of the container that it made, as they come.
+/// The log lines of a deployment as they come, until it is settled. What its container writes afterwards is in the
+/// stream of the app.
 #[utoipa::path(
     get,
     path = "/v1/deployments/{deployment}/logs/stream",
@@ -325,7 +366,7 @@ pub(crate) async fn app_stream(
         LogParameters,
     ),
     responses(
-        (status = 200, description = "Frames with a `LogLine` each; the last is of type `end` with a `StreamEnd`", body = LogLine, content_type = "text/event-stream"),
+        (status = 200, description = "Frames with a `LogLine` each; one of type `gap` with a `LogGap` where lines left before they were read; the last is of type `end` with a `StreamEnd`", body = LogLine, content_type = "text/event-stream"),
         (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
@@ -343,18 +384,39 @@ pub(crate) async fn deployment_stream(
     frontend.streams().send(lines, frame)
 }
 
-/// A line as a frame that a client can come back to.
-fn frame(line: &paas_core::LogLine) -> sse::Event {
-    data(sse::Event::default().id(line.at.as_nanosecond().to_string()), &LogLine::from(line.clone()))
+/// Lines left by retention before this reader got them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LogGap {
+    /// The time of the oldest line that is still there.
+    until: String,
+}
+
+/// A line as a frame that a client can come back to, or a gap as one that it can't.
+fn frame(followed: &Followed) -> sse::Event {
+    match followed {
+        Followed::Line(line) => {
+            data(sse::Event::default().id(line.at.as_nanosecond().to_string()), &LogLine::from(line.clone()))
+        }
+        Followed::Gap { until } => {
+            data(sse::Event::default().event("gap"), &LogGap { until: format!("{until:.9}") })
+        }
+    }
 }
 
 /// The page in the form that the caller accepts.
 fn answer(uri: &Uri, headers: &HeaderMap, query: &LogQuery, page: paas_core::LogPage) -> Response {
     let newest = page.lines.iter().map(|line| line.at).max().max(query.after);
     let last_timestamp = newest.map(|at| at.as_nanosecond().to_string());
-    let next_cursor = page.lines.last().filter(|_| page.has_more).map(|line| {
-        encode(&LogCursor { direction: query.direction.into(), at: line.at.as_nanosecond().to_string() })
-    });
+    let bound = match query.direction {
+        paas_core::LogDirection::Forward => query.to,
+        paas_core::LogDirection::Backward => {
+            let behind_seen =
+                query.after.and_then(|seen| seen.checked_add(SignedDuration::from_nanos(1)).ok());
+            query.from.max(behind_seen)
+        }
+    };
+    let last = page.lines.last().filter(|_| page.has_more);
+    let next_cursor = last.map(|line| cursor(query.direction.into(), line.at, bound));
     let items: Vec<LogLine> = page.lines.into_iter().map(LogLine::from).collect();
     let next = next_cursor.as_ref().map(|cursor| next_reference(uri, cursor));
     let last_header = last_timestamp.as_deref().and_then(|at| HeaderValue::from_str(at).ok());

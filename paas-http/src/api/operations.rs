@@ -1,13 +1,16 @@
 //! For operators: whether it lives, whether it is ready, how much it does.
 
 use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{StatusCode, request};
-use paas_core::{CallSample, Load, Metrics};
+use paas_core::{CallSample, Health, Load, Metrics, Platform};
 use serde::Serialize;
+use tokio::sync::OnceCell;
 use utoipa::ToSchema;
 
 use crate::problem::{Problem, Result};
@@ -80,8 +83,35 @@ pub(crate) async fn health(State(frontend): State<Frontend>, request: request::P
     readiness(frontend, request).await
 }
 
+/// How long what the parts answered holds. Everybody may ask, so asking often must not keep them busy.
+const HEALTH_HOLDS: Duration = Duration::from_secs(1);
+
+/// What the parts answered the last time, by the clock's running time. One asks them, the others wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct RecentHealth(Mutex<Arc<OnceCell<(Duration, Health)>>>);
+
+impl RecentHealth {
+    pub(crate) async fn of(&self, platform: &Platform) -> Health {
+        let clock = platform.clock();
+        let ask = || async {
+            let health = platform.health().await;
+            (clock.elapsed(), health)
+        };
+        self.cell(clock.elapsed()).get_or_init(ask).await.1.clone()
+    }
+
+    fn cell(&self, now: Duration) -> Arc<OnceCell<(Duration, Health)>> {
+        // Nothing that panics runs under this lock.
+        let mut cell = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cell.get().is_some_and(|(at, _)| now.saturating_sub(*at) >= HEALTH_HOLDS) {
+            *cell = Arc::default();
+        }
+        cell.clone()
+    }
+}
+
 async fn readiness(frontend: Frontend, request: request::Parts) -> Response {
-    let health = frontend.platform().health().await;
+    let health = frontend.health().await;
     let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let ready = health.is_ready();
     let problems = frontend.access().is_granted(&request).then(|| {
@@ -160,11 +190,38 @@ fn write_exposition(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use paas_core::Outcome;
+    use paas_core::memory::{MemoryHost, MemoryRuntime};
+    use paas_core::wrap::Observe;
+    use paas_core::{Clock, Outcome, TestClock};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn asking_often_asks_the_parts_seldom() {
+        let (clock, metrics) = (Arc::new(TestClock::new()), Arc::new(Metrics::default()));
+        let runtime = MemoryRuntime::new(MemoryHost::new(clock.clone()));
+        let runtime = Observe::new(runtime, clock.clone(), metrics.clone());
+        let platform =
+            Platform::builder().clock(clock.clone()).runtime(Arc::new(runtime)).start().await.unwrap();
+        let pings = || {
+            let samples = metrics.samples();
+            samples
+                .iter()
+                .filter(|sample| sample.operation == "runtime.ping")
+                .map(|sample| sample.count)
+                .sum()
+        };
+        let health = RecentHealth::default();
+        let before: u64 = pings();
+        for round in 1..4 {
+            for _ in 0..10 {
+                let (one, two) = tokio::join!(health.of(&platform), health.of(&platform));
+                assert!(one.is_ready() && two.is_ready());
+            }
+            assert_eq!(pings(), before + round);
+            clock.sleep(HEALTH_HOLDS).await;
+        }
+    }
 
     #[test]
     fn metrics_are_in_prometheus_text_format() {

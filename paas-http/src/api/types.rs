@@ -76,13 +76,6 @@ impl From<AppView> for App {
     }
 }
 
-impl App {
-    /// The app with the deployment that this request set off, however far that is by now.
-    pub(crate) fn with_deployment(self, deployment: Option<paas_core::Deployment>) -> Self {
-        Self { deployment: deployment.map(Into::into).or(self.deployment), ..self }
-    }
-}
-
 /// What a container may use.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Resources {

@@ -113,7 +113,13 @@ impl ServerConfig {
                 table.entry("docker_host").or_insert_with(|| value.into());
             }
             if let Some(setting) = name.strip_prefix(PREFIX).filter(|_| !OTHERS.contains(&name)) {
-                table.insert(setting.to_ascii_lowercase(), setting_value(value));
+                let setting = setting.to_ascii_lowercase();
+                let value = setting_value(&setting, value).map_err(|error| {
+                    invalid(format!("the variable {name} is not valid: {error}")).hint(
+                        "correct or unset it: every variable that begins with PAAS_ is a setting of the server",
+                    )
+                })?;
+                table.insert(setting, value);
             }
         }
         let config = table.try_into();
@@ -130,15 +136,21 @@ impl ServerConfig {
     }
 }
 
-/// A variable's text as the value of a setting: TOML where it is a list, a table, a number or a truth value.
-fn setting_value(text: &str) -> toml::Value {
-    let parsed =
-        format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
-    match parsed {
-        Some(value @ (toml::Value::Array(_) | toml::Value::Table(_))) => value,
-        Some(value @ (toml::Value::Integer(_) | toml::Value::Boolean(_))) => value,
-        _ => toml::Value::String(text.to_owned()),
+/// A variable's text as the value of a setting: as TOML where that suits the setting, or else as it is.
+fn setting_value(setting: &str, text: &str) -> Result<toml::Value, toml::de::Error> {
+    let suits = |value: &toml::Value| {
+        let alone = toml::Table::from_iter([(setting.to_owned(), value.clone())]);
+        alone.try_into::<ServerConfig>().map(drop)
+    };
+    let parsed = format!("value = {text}").parse::<toml::Table>().ok();
+    let parsed = parsed.and_then(|mut table| table.remove("value")).filter(|value| !value.is_str());
+    if let Some(value) = parsed
+        && suits(&value).is_ok()
+    {
+        return Ok(value);
     }
+    let plain = toml::Value::String(text.to_owned());
+    suits(&plain).map(|()| plain)
 }
 
 fn invalid(message: String) -> Error {
@@ -166,6 +178,7 @@ mod tests {
                 ("PAAS_BASE_IMAGES", "{ static = \"paas/static:1\" }"),
                 ("PAAS_NETWORK_PREFIX", "26"),
                 ("PAAS_DOCKER_ON_LOOPBACK", "true"),
+                ("PAAS_INSTALLATION", "123"),
                 ("PAAS_LOG", "debug"),
                 ("DOCKER_HOST", "unix:///run/other.sock"),
                 ("HOME", "/root"),
@@ -175,6 +188,7 @@ mod tests {
         assert_eq!((config.listen.port(), config.domain.as_str()), (2, "example.com"));
         assert!(config.allowed_hosts.contains("127.0.0.1:3000") && config.docker_on_loopback);
         assert_eq!(config.base_images.get("static"), Some("paas/static:1"));
+        assert_eq!(config.installation, "123");
         assert_eq!((config.network_prefix, config.docker_host.as_str()), (26, "unix:///run/other.sock"));
     }
 
@@ -190,6 +204,8 @@ mod tests {
             let error = load(file, &[variable]).unwrap_err();
             assert_eq!(error.kind(), paas_core::Kind::Invalid, "{file} {variable:?}");
         }
+        let error = load("", &[("PAAS_ENGINE_WAIT_SECONDS", "3")]).unwrap_err();
+        assert!(error.message().contains("PAAS_ENGINE_WAIT_SECONDS") && error.hinted().is_some(), "{error}");
         for pool in ["10.181.0.0", "10.181.0.1/16", "10.0.0.0/x", "10.181.0.0/28"] {
             let config = ServerConfig { address_pool: pool.to_owned(), ..ServerConfig::default() };
             assert!(config.pool().is_err(), "{pool}");

@@ -1,6 +1,7 @@
 //! The Docker engine, which may be away when the server starts.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,16 +17,18 @@ use super::config::ServerConfig;
 
 /// Builder and runtime on an engine that is connected to at the first call that finds it.
 ///
-/// Connecting asks the engine what it can, so it fails while there is none; from the first success on the adapters
-/// themselves live through the engine's restarts.
+/// Connecting asks the engine what it can and which version of its API to speak, so it fails while there is none. After
+/// an outage it is asked again: it may have been upgraded.
 #[derive(Debug)]
 pub(super) struct LateEngine {
     host: String,
     installation: String,
     ca_bundle: Option<PathBuf>,
     on_loopback: bool,
-    connected: OnceCell<(DockerBuilder, DockerRuntime)>,
+    connected: Mutex<Arc<OnceCell<Adapters>>>,
 }
+
+type Adapters = Arc<(DockerBuilder, DockerRuntime)>;
 
 impl LateEngine {
     pub(super) fn new(config: &ServerConfig) -> Self {
@@ -34,7 +37,7 @@ impl LateEngine {
             installation: config.installation.clone(),
             ca_bundle: config.ca_bundle.clone(),
             on_loopback: config.docker_on_loopback,
-            connected: OnceCell::new(),
+            connected: Mutex::default(),
         }
     }
 
@@ -53,7 +56,7 @@ impl LateEngine {
         }
     }
 
-    async fn adapters(&self, context: &Context) -> Result<&(DockerBuilder, DockerRuntime)> {
+    async fn adapters(&self, context: &Context) -> Result<Adapters> {
         let connect = || async {
             let engine = DockerEngine::connect_to(context, &self.host, &self.installation).await?;
             let mut builder = DockerBuilder::new(engine.clone());
@@ -61,32 +64,49 @@ impl LateEngine {
                 builder = builder.with_ca_bundle(self.ca_bundle.clone());
             }
             let runtime = DockerRuntime::new(engine);
-            Ok((builder, if self.on_loopback { runtime.on_loopback() } else { runtime }))
+            Ok(Arc::new((builder, if self.on_loopback { runtime.on_loopback() } else { runtime })))
         };
-        self.connected.get_or_try_init(connect).await
+        let cell = self.connected().clone();
+        cell.get_or_try_init(connect).await.cloned()
+    }
+
+    /// After a call that the engine did not answer, or not as it should, the next one connects anew: the engine may be
+    /// another one by then.
+    fn noted<T>(&self, answer: Result<T>) -> Result<T> {
+        if let Err(error) = &answer
+            && matches!(error.kind(), Kind::Unavailable | Kind::Internal)
+        {
+            *self.connected() = Arc::default();
+        }
+        answer
+    }
+
+    fn connected(&self) -> MutexGuard<'_, Arc<OnceCell<Adapters>>> {
+        // Nothing that panics runs under this lock.
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl ImageBuilder for LateEngine {
     async fn key(&self, context: &Context, request: &BuildRequest) -> Result<BuildKey> {
-        self.adapters(context).await?.0.key(context, request).await
+        self.noted(self.adapters(context).await?.0.key(context, request).await)
     }
 
     async fn find(&self, context: &Context, key: &BuildKey) -> Result<Option<Image>> {
-        self.adapters(context).await?.0.find(context, key).await
+        self.noted(self.adapters(context).await?.0.find(context, key).await)
     }
 
     async fn build(&self, context: &Context, request: &BuildRequest, key: &BuildKey) -> Result<Image> {
-        self.adapters(context).await?.0.build(context, request, key).await
+        self.noted(self.adapters(context).await?.0.build(context, request, key).await)
     }
 
     async fn remove(&self, context: &Context, image: &Image) -> Result<()> {
-        self.adapters(context).await?.0.remove(context, image).await
+        self.noted(self.adapters(context).await?.0.remove(context, image).await)
     }
 
     async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>> {
-        self.adapters(context).await?.0.list(context, org, app).await
+        self.noted(self.adapters(context).await?.0.list(context, org, app).await)
     }
 }
 
@@ -97,27 +117,27 @@ impl ContainerRuntime for LateEngine {
     }
 
     async fn ensure(&self, context: &Context, spec: &InstanceSpec) -> Result<Instance> {
-        self.adapters(context).await?.1.ensure(context, spec).await
+        self.noted(self.adapters(context).await?.1.ensure(context, spec).await)
     }
 
     async fn inspect(&self, context: &Context, name: &InstanceName) -> Result<Option<Instance>> {
-        self.adapters(context).await?.1.inspect(context, name).await
+        self.noted(self.adapters(context).await?.1.inspect(context, name).await)
     }
 
     async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<Instance>> {
-        self.adapters(context).await?.1.list(context, selector).await
+        self.noted(self.adapters(context).await?.1.list(context, selector).await)
     }
 
     async fn stop(&self, context: &Context, name: &InstanceName, grace: Duration) -> Result<()> {
-        self.adapters(context).await?.1.stop(context, name, grace).await
+        self.noted(self.adapters(context).await?.1.stop(context, name, grace).await)
     }
 
     async fn remove(&self, context: &Context, name: &InstanceName) -> Result<()> {
-        self.adapters(context).await?.1.remove(context, name).await
+        self.noted(self.adapters(context).await?.1.remove(context, name).await)
     }
 
     async fn remove_network(&self, context: &Context, org: &OrgId) -> Result<()> {
-        self.adapters(context).await?.1.remove_network(context, org).await
+        self.noted(self.adapters(context).await?.1.remove_network(context, org).await)
     }
 
     async fn output(
@@ -126,10 +146,10 @@ impl ContainerRuntime for LateEngine {
         name: &InstanceName,
         options: &OutputOptions,
     ) -> Result<BoxStream<'static, Result<OutputLine>>> {
-        self.adapters(context).await?.1.output(context, name, options).await
+        self.noted(self.adapters(context).await?.1.output(context, name, options).await)
     }
 
     async fn ping(&self, context: &Context) -> Result<()> {
-        self.adapters(context).await?.1.ping(context).await
+        self.noted(self.adapters(context).await?.1.ping(context).await)
     }
 }

@@ -3,11 +3,14 @@
 mod config;
 mod engine;
 mod listener;
+mod log;
 mod token;
 
 use std::fs::DirBuilder;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ServerConfig;
+pub use log::log_to_stderr;
 
 use crate::{Access, Options};
 
@@ -34,12 +38,14 @@ const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A platform on SQLite, git, Docker and the proxy, with its API.
 ///
+/// This example is compiled but not run, for it takes ports and leaves a proxy behind:
+///
 /// ```no_run
 /// # async fn example() -> paas_core::Result<()> {
 /// use paas_http::{Server, ServerConfig};
 ///
 /// let server = Server::start(ServerConfig::default(), paas_proxy::Launcher::find()?).await?;
-/// println!("http://{} with the token {}", server.address(), server.token().expose());
+/// server.announce();
 /// server.run().await
 /// # }
 /// ```
@@ -53,6 +59,8 @@ pub struct Server {
     store: Arc<SqliteStore>,
     address: SocketAddr,
     token: Secret,
+    token_file: PathBuf,
+    is_token_new: bool,
     closing: CancellationToken,
     serving: JoinHandle<()>,
 }
@@ -101,7 +109,8 @@ impl Server {
                 .source(error)
         })?;
         let address = listener.local_addr().map_err(paas_core::error::map("server.listen"))?;
-        let token = token::open(&directory.join("token"))?;
+        let token_file = directory.join("token");
+        let (token, is_token_new) = token::open(&token_file)?;
         let keyring = Keyring::open(&directory.join("master.key"))?;
         let git = GitOptions {
             egress: settings.egress.clone(),
@@ -143,7 +152,7 @@ impl Server {
         let options = Options { metrics: Some(metrics), closing: closing.clone(), ..Options::new(access) };
         let router = crate::router(platform.clone(), options);
         let serving = tokio::spawn(listener::serve(listener, router, closing.clone(), clock));
-        Ok(Self { platform, store, address, token, closing, serving })
+        Ok(Self { platform, store, address, token, token_file, is_token_new, closing, serving })
     }
 
     /// Where the API listens.
@@ -156,6 +165,20 @@ impl Server {
     #[must_use]
     pub fn token(&self) -> &Secret {
         &self.token
+    }
+
+    /// Says on standard output where the API and the file with its token are. The token itself is shown when it is new,
+    /// and on a terminal: elsewhere a service's journal would keep it, start after start.
+    pub fn announce(&self) {
+        let mut out = std::io::stdout();
+        let mut text = format!("API:   http://{}\nToken file: {}\n", self.address, self.token_file.display());
+        if self.is_token_new || out.is_terminal() {
+            text.push_str("Token: ");
+            text.push_str(self.token.expose());
+            text.push('\n');
+        }
+        // Nobody may be reading.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
     /// The platform itself.

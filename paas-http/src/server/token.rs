@@ -14,11 +14,11 @@ const TOKEN_BYTES: usize = 32;
 /// Longer than any token: what is longer is something else.
 const MAX_FILE_BYTES: u64 = 4096;
 
-/// Reads the token in `path`, or makes one of 256 random bits.
+/// Reads the token in `path`, or makes one of 256 random bits; answers also whether it is a new one.
 ///
 /// # Errors
 /// `Invalid` when the file may be read by others or holds no token; `Unavailable` when it can't be read or made.
-pub(super) fn open(path: &Path) -> Result<Secret> {
+pub(super) fn open(path: &Path) -> Result<(Secret, bool)> {
     let failed = |error: io::Error| {
         Error::new(Kind::Unavailable, OPERATION, format!("the token's file {} can't be used", path.display()))
             .source(error)
@@ -27,7 +27,7 @@ pub(super) fn open(path: &Path) -> Result<Secret> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let token = generate()?;
             write(path, &token).map_err(failed)?;
-            return Ok(token);
+            return Ok((token, true));
         }
         opened => opened.map_err(failed)?,
     };
@@ -43,7 +43,7 @@ pub(super) fn open(path: &Path) -> Result<Secret> {
         let message = format!("the token's file {} holds no token", path.display());
         return Err(Error::invalid(OPERATION, message).hint("remove it: the next start makes another token"));
     }
-    Ok(Secret::from(token))
+    Ok((Secret::from(token), false))
 }
 
 fn generate() -> Result<Secret> {
@@ -60,7 +60,11 @@ fn write(path: &Path, token: &Secret) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     writeln!(file, "{}", token.expose())?;
     file.sync_all()?;
-    fs::rename(&draft, path)
+    fs::rename(&draft, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -71,13 +75,14 @@ mod tests {
     fn a_token_is_made_once_long_and_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let token = open(&path).unwrap();
+        let (token, is_new) = open(&path).unwrap();
+        assert!(is_new);
         assert_eq!(token.expose().len(), "paas_".len() + 43);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(open(&path).unwrap(), token);
+        assert_eq!(open(&path).unwrap(), (token.clone(), false));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(open(&other.path().join("token")).unwrap(), token);
+        assert_ne!(open(&other.path().join("token")).unwrap().0, token);
     }
 
     #[test]

@@ -146,6 +146,32 @@ async fn a_change_of_a_version_that_is_gone_is_412() {
 }
 
 #[tokio::test]
+async fn an_operation_on_a_version_that_is_gone_is_412_and_does_nothing() {
+    let world = World::new().await;
+    world.live("hello").await;
+    let first = world.get("/v1/apps/hello").await.header("etag").to_owned();
+    let patched = world.patch("/v1/apps/hello", json!({"env": {"A": "1"}})).await.expect(200);
+    world.settled(&patched.json()["deployment"]).await;
+    let before = world.get("/v1/apps/hello/deployments").await.json();
+    let second = patched.header("etag").to_owned();
+    let send = async |method: http::Method, path: &str, tag: &str| {
+        let body = if path.ends_with("rollbacks") { json!({"release": 1}) } else { json!({}) };
+        let headers = [("if-match", tag)];
+        world.send(method, &format!("/v1/apps/hello{path}"), &headers, &body.to_string()).await
+    };
+    for path in ["/actions/restart", "/actions/stop", "/actions/start", "/deployments", "/rollbacks"] {
+        send(http::Method::POST, path, &first).await.expect_code(412, "version");
+        send(http::Method::POST, path, "\"x\"").await.expect_code(412, "version");
+    }
+    send(http::Method::DELETE, "", &first).await.expect_code(412, "version");
+    assert_eq!(world.get("/v1/apps/hello/deployments").await.json(), before);
+    let restarted = send(http::Method::POST, "/actions/restart", &second).await.expect(202).json();
+    world.settled(&restarted).await;
+    let deleted = send(http::Method::DELETE, "", &second).await.expect(202).json();
+    assert_eq!(world.settled(&deleted).await["state"], "deleted");
+}
+
+#[tokio::test]
 async fn restart_stop_and_start_are_accepted_or_conflict() {
     let world = World::new().await;
     world.live("hello").await;
@@ -245,12 +271,20 @@ async fn what_breaks_a_rule_is_422_with_the_field_named() {
         refused(&world, "port", with("port", json!(port))).await;
     }
     refused(&world, "env.A", with("env", json!({"A=B": "x"}))).await;
+    refused(&world, "env.A\n", with("env", json!({"A\n": "x"}))).await;
+    refused(&world, "env.A\0B", with("env", json!({"A\0B": "x"}))).await;
+    let endless = "A".repeat(10_000);
+    let field = format!("env.{}", "A".repeat(64));
+    let answer = refused(&world, &field, with("env", json!({&endless: "x"}))).await;
+    assert!(answer.len() < 2_000, "{answer}");
     refused(&world, "env.A", with("env", json!({"A": "a\u{0}b"}))).await;
     refused(&world, "env.A", with("env", json!({"A": "x".repeat(32 * 1024 + 1)}))).await;
     refused(&world, "env.1A", with("env", json!({"1A": "x"}))).await;
-    let many: Value =
-        (0..1001).map(|number| (format!("V{number}"), json!("x"))).collect::<serde_json::Map<_, _>>().into();
-    world.post("/v1/apps", with("env", many)).await.expect(422);
+    for count in [1_001, 10_000] {
+        let many: serde_json::Map<_, _> =
+            (0..count).map(|number| (format!("V{number}"), json!("x"))).collect();
+        world.post("/v1/apps", with("env", many.into())).await.expect(422);
+    }
     assert!(world.platform.apps().list(1, None).await.unwrap().items.is_empty());
     assert_eq!(world.host.builds_begun(), 0);
 }

@@ -11,9 +11,7 @@ fn slow() -> Script {
 }
 
 async fn until_building(world: &World) {
-    while world.host.builds_running() == 0 {
-        world.pause().await;
-    }
+    world.until("a build runs", async || world.host.builds_running() > 0).await;
 }
 
 #[tokio::test]
@@ -81,10 +79,7 @@ async fn a_failed_deployment_tells_step_fault_lines_and_hint_as_an_error_does() 
     assert_eq!(keys(failure), keys(&problem));
     let cursor = failure["log_cursor"].as_str().unwrap();
     let path = format!("/v1/deployments/{id}/logs?direction=backward&cursor={cursor}");
-    // Lines are stored a moment after they are written.
-    while !world.get(&path).await.expect(200).text.contains("collecting") {
-        world.pause().await;
-    }
+    assert!(world.get(&path).await.expect(200).text.contains("collecting"));
 }
 
 #[tokio::test]
@@ -104,6 +99,25 @@ async fn a_build_can_be_cancelled_and_what_is_live_can_not() {
 }
 
 #[tokio::test]
+async fn more_than_may_wait_are_429() {
+    let world =
+        World::with_settings(paas_core::Settings { queue_limit: 2, ..paas_core::Settings::default() }).await;
+    world.live("hello").await;
+    world.push("slow", slow());
+    world.post("/v1/apps/hello/deployments", json!({})).await.expect(202);
+    until_building(&world).await;
+    let restart = async || world.post("/v1/apps/hello/actions/restart", json!({})).await;
+    for _ in 0..2 {
+        restart().await.expect(202);
+    }
+    let refused = restart().await.expect_code(429, "rate_limited");
+    assert_eq!(refused.json()["fault"], "user");
+    assert!(refused.json()["hint"].is_string());
+    let listed = world.get("/v1/apps/hello/deployments").await.json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 4);
+}
+
+#[tokio::test]
 async fn one_that_waits_for_a_build_slot_says_at_which_place() {
     let world = World::new().await;
     world.push("slow", slow());
@@ -117,13 +131,11 @@ async fn one_that_waits_for_a_build_slot_says_at_which_place() {
         let path = format!("/v1/deployments/{}", app["deployment"]["id"].as_str().unwrap());
         world.get(&path).await.expect(200).json()["queue_position"].as_u64()
     };
-    loop {
+    let waits = async || {
         let places = [place("one").await, place("two").await, place("three").await];
-        if places.iter().flatten().any(|place| *place >= 1) {
-            break;
-        }
-        world.pause().await;
-    }
+        places.iter().flatten().any(|place| *place >= 1)
+    };
+    world.until("one waits behind another", waits).await;
 }
 
 #[tokio::test]
@@ -147,14 +159,17 @@ async fn events_are_listed_page_by_page() {
     assert_eq!(handle_over.len(), items.len() + 1);
 
     let mut read = Vec::new();
-    let mut cursor = "0".to_owned();
-    loop {
-        let page = world.get(&format!("{path}?limit=2&cursor={cursor}")).await.expect(200).json();
+    let mut next = "?limit=2&cursor=0".to_owned();
+    while read.len() < items.len() {
+        let answer = world.get(&format!("{path}{next}")).await.expect(200);
+        let page = answer.json();
         read.extend(page["items"].as_array().unwrap().clone());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = next.to_owned(),
-            None => break,
-        }
+        let Some(cursor) = page["next_cursor"].as_str() else {
+            assert!(answer.header("link").is_empty());
+            break;
+        };
+        next = format!("?limit=2&cursor={cursor}");
+        assert_eq!(answer.header("link"), format!("<{next}>; rel=\"next\""));
     }
     assert_eq!(&read, items);
     for bad in ["x", "-1", "1.5"] {
@@ -224,7 +239,6 @@ async fn streams_are_bounded_in_number() {
         assert!(!refused.header("retry-after").is_empty());
     }
     drop(frames);
-    while world.get(&format!("{path}/wait?timeout=0")).await.status != 200 {
-        world.pause().await;
-    }
+    let has_room = async || world.get(&format!("{path}/wait?timeout=0")).await.status == 200;
+    world.until("the place is free again", has_room).await;
 }

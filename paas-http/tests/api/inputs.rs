@@ -145,6 +145,43 @@ async fn what_is_not_there_and_what_is_not_theirs_are_answered_alike() {
 }
 
 #[tokio::test]
+async fn a_name_that_another_org_has_is_taken_and_nothing_more_is_told() {
+    let world = World::new().await;
+    let stranger: OrgId = "org_00000000000000000000000001".parse().unwrap();
+    let theirs = NewApp::new("theirs", "https://git.example.com/secret-team/x.git").unwrap();
+    let theirs = world.platform.org(&stranger).create(theirs.without_deploying()).await.unwrap();
+    world.post("/v1/apps", new_app("ours")).await.expect(201);
+    let taken = world.post("/v1/apps", new_app("theirs")).await.expect_code(409, "name_taken");
+    let by_us = world.post("/v1/apps", new_app("ours")).await.expect_code(409, "name_taken");
+    assert_eq!(shape(&taken).to_string().replace("theirs", "ours"), shape(&by_us).to_string());
+    for told in [theirs.app.id.as_str(), stranger.as_str(), "secret-team"] {
+        assert!(!taken.text.contains(told), "{taken:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_error_is_a_problem_also_where_pages_are() {
+    let world = World::new().await;
+    world.get("/docs/nothing-here").await.expect_code(404, "not_found");
+    world.post("/docs", json!({})).await.expect_code(405, "method_not_allowed");
+    world.post("/openapi.json", json!({})).await.expect_code(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_name_that_holds_a_value_is_not_repeated() {
+    let world = World::new().await;
+    let mut new = new_app("hello");
+    new["env"] = json!({"KEY=canary": 1});
+    let answer = world.post("/v1/apps", new).await.expect_code(422, "invalid");
+    assert_eq!(answer.json()["errors"][0]["field"], "env.KEY");
+    assert!(!answer.text.contains("canary"));
+    let mut new = new_app("hello");
+    new["token=canary"] = json!("x");
+    let answer = world.post("/v1/apps", new).await.expect_code(422, "invalid");
+    assert!(!answer.text.contains("canary"));
+}
+
+#[tokio::test]
 async fn a_wrong_method_is_405_and_names_the_right_ones() {
     let world = World::new().await;
     for (method, path, allowed) in [

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use http::Method;
-use paas_core::{AppId, LogSource, LogStore, LogStream, NewLogLine};
+use paas_core::memory::MemoryLogStore;
+use paas_core::{AppId, InstanceName, LogSource, LogStore, LogStream, NewLogLine};
 use serde_json::{Value, json};
 
 use crate::world::{World, new_app};
@@ -133,6 +134,125 @@ async fn pages_in_both_directions_are_the_log() {
     }
 }
 
+#[tokio::test]
+async fn further_pages_keep_the_bounds_of_the_first() {
+    let world = World::new().await;
+    let app = quiet(&world).await;
+    let now = world.platform.apps().now();
+    let ago = |minutes| Some(now - jiff::SignedDuration::from_mins(minutes));
+    let old = (0..5).map(|number| NewLogLine { at: ago(120), ..line(format!("old {number}")) });
+    let recent = (0..5).map(|number| NewLogLine { at: ago(10 - number), ..line(number.to_string()) });
+    world.logs.append(&app, old.chain(recent).collect()).await.unwrap();
+    let rest = async |first: &str, others: &str| {
+        let page = world.get(&format!("/v1/apps/hello/logs?limit=2&{first}")).await.expect(200).json();
+        let cursor = page["next_cursor"].as_str().unwrap();
+        // What `now` is by then does not matter: a slow reader comes late.
+        let path = format!("/v1/apps/hello/logs?limit=100&{others}&cursor={cursor}");
+        texts(&world.get(&path).await.expect(200).json())
+    };
+    assert_eq!(rest("from=now-1h", "from=now").await, numbered(2..5));
+    let to = format!("from=now-1h&to={}", ago(7).unwrap());
+    assert_eq!(rest(&to, "from=now&to=now").await, numbered(2..4));
+    assert_eq!(rest(&to, "source=app").await, numbered(2..4));
+    for others in ["direction=backward", "direction=backward&from=now", "direction=backward&to=now"] {
+        assert_eq!(rest("direction=backward", others).await, ["2", "1", "0"]);
+    }
+    let whole = rest("direction=backward&from=now-3h", "direction=backward").await;
+    assert_eq!(whole.last().unwrap(), "old 0");
+    let seen = page_behind(&world, ago(9).unwrap()).await;
+    assert_eq!(seen, ["4", "3", "2"]);
+}
+
+/// Every line behind `seen`, newest first, by `Link`; only the first request says what was seen.
+async fn page_behind(world: &World, seen: jiff::Timestamp) -> Vec<String> {
+    let seen = seen.as_nanosecond().to_string();
+    let mut headers = vec![("x-last-log-nano", seen.as_str())];
+    let mut next = "?direction=backward&limit=1".to_owned();
+    let mut read = Vec::new();
+    loop {
+        let answer =
+            world.send(Method::GET, &format!("/v1/apps/hello/logs{next}"), &headers, "").await.expect(200);
+        read.extend(texts(&answer.json()));
+        headers.clear();
+        let Some(link) = answer.header("link").strip_prefix('<') else { return read };
+        next = link.strip_suffix(">; rel=\"next\"").unwrap().to_owned();
+        assert!(read.len() < 20, "the pages do not end: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_comes_back_loses_no_line_to_a_relative_from() {
+    let world = World::new().await;
+    let app = quiet(&world).await;
+    let ago = world.platform.apps().now() - jiff::SignedDuration::from_mins(30);
+    let lines = (0..4).map(|number| NewLogLine { at: Some(ago), ..line(number.to_string()) });
+    world.logs.append(&app, lines.collect()).await.unwrap();
+    let first = ago.as_nanosecond().to_string();
+    let headers = [("x-last-log-nano", first.as_str())];
+    let page = world.send(Method::GET, "/v1/apps/hello/logs?from=now-1m", &headers, "").await.expect(200);
+    assert_eq!(texts(&page.json()), numbered(1..4));
+    let page = world.get("/v1/apps/hello/logs?from=now-1h&limit=1").await.expect(200).json();
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let path = "/v1/apps/hello/logs/stream?from=now-1m";
+    let by_id = world.stream(path, &[("last-event-id", &first)]).await;
+    let by_page = world.stream(&format!("{path}&cursor={cursor}"), &[]).await;
+    for mut frames in [by_id, by_page] {
+        for expected in numbered(1..4) {
+            assert_eq!(frames.next().await.unwrap().data["text"], expected);
+        }
+    }
+    world.get("/v1/apps/hello/logs/stream?direction=backward").await.expect_code(400, "invalid_parameter");
+    world.closing.cancel();
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_deployment_with_its_app_and_behind_to() {
+    let world = World::new().await;
+    let script =
+        paas_core::memory::Script { build_output: numbered(0..50), ..paas_core::memory::Script::default() };
+    world.push("chatty", script);
+    let created = world.post("/v1/apps", new_app("hello")).await.expect(201).json();
+    let id = created["deployment"]["id"].as_str().unwrap();
+    let frames = world.stream(&format!("/v1/deployments/{id}/logs/stream?source=build"), &[]).await;
+    let mut frames = frames.all().await;
+    let end = frames.pop().unwrap();
+    assert_eq!((end.event.as_deref(), &end.data["reason"]), (Some("end"), &json!("complete")));
+    let built: Vec<_> = frames.iter().map(|frame| frame.data["text"].clone()).collect();
+    assert_eq!(built, numbered(0..50));
+
+    let app: AppId = created["id"].as_str().unwrap().parse().unwrap();
+    let to = world.platform.apps().now();
+    world.platform.clock().sleep(std::time::Duration::from_millis(1)).await;
+    world.logs.append(&app, vec![line("behind it")]).await.unwrap();
+    let frames = world.stream(&format!("/v1/apps/hello/logs/stream?to={to}"), &[]).await.all().await;
+    assert_eq!(frames.last().unwrap().data["reason"], "complete");
+    assert!(frames.iter().all(|frame| frame.data["text"] != "behind it"));
+
+    let frames = world.stream("/v1/apps/hello/logs/stream", &[]).await;
+    let deletion = world.delete("/v1/apps/hello").await.expect(202).json();
+    let (frames, deleted) = tokio::join!(frames.all(), world.settled(&deletion));
+    assert_eq!(deleted["state"], "deleted");
+    assert_eq!(frames.last().unwrap().data["reason"], "complete");
+}
+
+#[tokio::test]
+async fn a_reader_that_retention_overtook_is_told_of_the_gap() {
+    let world = World::new().await;
+    let app = quiet(&world).await;
+    world.logs.append(&app, vec![line("first"), line("second")]).await.unwrap();
+    let first = world.get("/v1/apps/hello/logs?limit=1").await.json()["last_timestamp"].clone();
+    let lines = numbered(0..MemoryLogStore::MAX_LINES).into_iter().map(line).collect();
+    world.logs.append(&app, lines).await.unwrap();
+    let headers = [("last-event-id", first.as_str().unwrap())];
+    let mut frames = world.stream("/v1/apps/hello/logs/stream?limit=10", &headers).await;
+    let gap = frames.next().await.unwrap();
+    let oldest = frames.next().await.unwrap();
+    assert_eq!((gap.event.as_deref(), gap.id), (Some("gap"), None));
+    assert_eq!((&oldest.data["text"], &oldest.data["ts"]), (&json!("0"), &gap.data["until"]));
+    assert_eq!(frames.next().await.unwrap().data["text"], "1");
+    world.closing.cancel();
+}
+
 /// Reads page after page while a writer appends, once by timestamp and once by cursor.
 #[tokio::test]
 async fn no_line_is_lost_or_repeated_while_lines_are_appended() {
@@ -211,7 +331,8 @@ async fn lines_are_filtered_and_searched() {
     assert_eq!(search("q=needle").await, ["needle of it", "needle <script>"]);
     assert_eq!(search("q=needle&source=build").await, ["needle <script>"]);
     assert_eq!(search(&format!("q=needle&deployment={deployment}")).await, ["needle of it"]);
-    assert!(search("instance=nobody").await.is_empty());
+    let nobody = InstanceName::of(&"dpl_00000000000000000000000001".parse().unwrap(), 0);
+    assert!(search(&format!("instance={nobody}")).await.is_empty());
     let path = format!("/v1/deployments/{deployment}/logs?q=needle");
     assert_eq!(texts(&world.get(&path).await.expect(200).json()), ["needle of it"]);
     let mut frames = world.stream(&format!("/v1/deployments/{deployment}/logs/stream?q=needle"), &[]).await;
@@ -253,13 +374,8 @@ async fn logs_are_read_whatever_state_the_app_is_in() {
     let path = format!("/v1/deployments/{}/wait", created["deployment"]["id"].as_str().unwrap());
     world.get(&path).await.expect(200);
     assert_eq!(world.get("/v1/apps/hello").await.json()["state"], "failed");
-    loop {
-        let page = world.get("/v1/apps/hello/logs?source=build").await.expect(200).json();
-        if texts(&page).contains(&"step 1".to_owned()) {
-            break;
-        }
-        world.pause().await;
-    }
+    let page = world.get("/v1/apps/hello/logs?source=build").await.expect(200).json();
+    assert!(texts(&page).contains(&"step 1".to_owned()));
 }
 
 #[tokio::test]
@@ -276,6 +392,7 @@ async fn bad_parameters_are_400() {
         "direction=up",
         "source=them",
         "deployment=x",
+        "instance=x",
         "cursor=x",
         "cursor=e30",
         &long,

@@ -54,7 +54,7 @@ impl Answer {
     pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         assert!(self.header("request-id").starts_with("req_"), "{self:?}");
-        if status >= 400 && !self.text.is_empty() {
+        if status >= 400 {
             assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
             let problem = self.json();
             assert_eq!(problem["status"], status);
@@ -80,19 +80,24 @@ impl Answer {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        Self::with_streams(64).await
+        Self::with(Settings::default(), 64).await
     }
 
     pub(crate) async fn with_streams(streams: usize) -> Self {
+        Self::with(Settings::default(), streams).await
+    }
+
+    pub(crate) async fn with_settings(settings: Settings) -> Self {
+        Self::with(settings, 64).await
+    }
+
+    async fn with(settings: Settings, streams: usize) -> Self {
         let clock = Arc::new(SystemClock::new());
         let host = MemoryHost::new(clock.clone());
         let git = Arc::new(MemoryGit::new());
         let logs = Arc::new(MemoryLogStore::new(clock.clone()));
-        let settings = Settings {
-            drain: Duration::from_millis(10),
-            stop_grace: Duration::from_millis(10),
-            ..Settings::default()
-        };
+        let settings =
+            Settings { drain: Duration::from_millis(10), stop_grace: Duration::from_millis(10), ..settings };
         let platform = Platform::builder()
             .clock(clock.clone())
             .git(git.clone())
@@ -142,9 +147,14 @@ impl World {
         self.client.request(request.body(Full::new(body.into())).unwrap()).await.unwrap()
     }
 
-    /// A moment, for what is looked at again and again.
-    pub(crate) async fn pause(&self) {
-        self.platform.clock().sleep(Duration::from_millis(2)).await;
+    /// Looks again and again until something is so, and fails when that takes too long.
+    pub(crate) async fn until(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+        let clock = self.platform.clock();
+        let started = clock.elapsed();
+        while !is_so().await {
+            assert!(clock.elapsed() - started < Duration::from_secs(60), "it should have come: {what}");
+            clock.sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Exactly this request.

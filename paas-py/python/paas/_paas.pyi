@@ -39,6 +39,7 @@ class Platform:
         base_images: Mapping[str, str] | None = None,
         ca_certificates: str | PathLike[str] | None = None,
         address_pool: str = "10.181.0.0/16",
+        installation: str | None = None,
     ) -> Platform: ...
     @staticmethod
     def local_async(
@@ -50,6 +51,7 @@ class Platform:
         base_images: Mapping[str, str] | None = None,
         ca_certificates: str | PathLike[str] | None = None,
         address_pool: str = "10.181.0.0/16",
+        installation: str | None = None,
     ) -> Future[Platform]: ...
     @property
     def apps(self) -> Apps: ...
