@@ -41,8 +41,8 @@ const MAX_CA_BUNDLE_BYTES: u64 = 500 * 1024;
 /// engine did not confirm it, the error has the code `end_unproven`. When the future is dropped instead, the closed
 /// connection ends the build within a second.
 ///
-/// [`key`](ImageBuilder::key) reads the digests of base images that are on the engine. An image that BuildKit pulls
-/// by itself is not listed there: its updates arrive with the next build that the key asks for, not by themselves.
+/// [`key`](ImageBuilder::key) reads the digests of the base images that the engine lists. Those that BuildKit pulled by
+/// itself are not among them: their updates arrive with the next build that something else causes.
 #[derive(Clone, Debug)]
 pub struct DockerBuilder {
     engine: DockerEngine,
