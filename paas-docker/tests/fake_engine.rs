@@ -27,9 +27,11 @@ async fn engine(answers: Answers) -> (DockerEngine, Context, tempfile::TempDir) 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("engine.sock");
     let listener = UnixListener::bind(&path).unwrap();
+    let told = Arc::new(tokio::sync::Notify::new());
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
+            let told = told.clone();
             tokio::spawn(async move {
                 let mut request = Vec::new();
                 while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -41,6 +43,13 @@ async fn engine(answers: Answers) -> (DockerEngine, Context, tempfile::TempDir) 
                 let line = text.lines().next().unwrap();
                 let answer = answers.iter().chain([&VERSION]).find(|(part, _)| line.contains(part));
                 let answer = answer.map_or(MISSING, |(_, answer)| answer);
+                if line.contains("/build?") {
+                    // Until the limit of the build was broken: then the builder tells the engine to end it.
+                    told.notified().await;
+                }
+                if line.contains("/build/cancel") {
+                    told.notify_one();
+                }
                 stream.write_all(answer.as_bytes()).await.unwrap();
             });
         }

@@ -256,7 +256,7 @@ async fn labels_of_an_image_change_nothing() {
         .unwrap();
     let bench = &stage.bench;
     let images = bench.builder.list(&bench.context, &bench.org, &bench.app).await.unwrap();
-    assert_eq!(images, [image.clone()]);
+    assert_eq!(images, std::slice::from_ref(&image));
     let fixed = stage.spec(image.clone(), 5);
     let instance = stage.runtime.ensure(&bench.context, &fixed).await.unwrap();
     let Placement::Fixed { address, .. } = fixed.placement else { panic!("fixed") };
