@@ -10,7 +10,8 @@ use paas_core::{Context, Error, Fault, Kind, Result, Retry};
 /// How long one ordinary call may take: the engine answers in milliseconds, but may be busy with builds.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Labels of everything that the platform makes.
+/// Labels of everything that the platform makes. Each is set on whatever has it: an image's own labels, which are its
+/// author's, would show through where one is not.
 pub(crate) mod label {
     pub(crate) const INSTALLATION: &str = "paas.installation";
     pub(crate) const ORG: &str = "paas.org";
@@ -18,12 +19,11 @@ pub(crate) mod label {
     pub(crate) const DEPLOYMENT: &str = "paas.deployment";
     /// The fingerprint of the spec that a container was made from.
     pub(crate) const SPEC: &str = "paas.spec";
-    /// The port that its program listens on.
+    /// The port at which it is reached.
     pub(crate) const PORT: &str = "paas.port";
-    /// The address that the platform fixed; absent where the engine chooses.
+    /// The address at which it is reached.
     pub(crate) const ADDRESS: &str = "paas.address";
     pub(crate) const BUILD_KEY: &str = "paas.build-key";
-    pub(crate) const TREE: &str = "paas.tree";
 }
 
 /// Where the engine listens.
@@ -206,8 +206,14 @@ pub(crate) fn failed(operation: &'static str) -> impl FnOnce(bollard::errors::Er
                     .fault(Fault::Platform)
                     .retry(Retry::Transient { after: None })
             }
-            Cause::DockerResponseServerError { status_code: 500.., .. } | Cause::RequestTimeoutError => {
+            // What stands before the engine says so.
+            Cause::DockerResponseServerError { status_code: 502..=504, .. } | Cause::RequestTimeoutError => {
                 Error::new(Kind::Unavailable, operation, "the container engine could not do it now")
+            }
+            // It answers: this is no outage, which would be waited out, but may pass all the same.
+            Cause::DockerResponseServerError { status_code: 500.., .. } => {
+                Error::new(Kind::Internal, operation, "the container engine failed at this")
+                    .retry(Retry::Transient { after: None })
             }
             Cause::DockerResponseServerError { .. } => {
                 Error::new(Kind::Internal, operation, "the container engine refused a request")

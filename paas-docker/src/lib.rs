@@ -3,21 +3,20 @@
 //! Images are built by the engine's BuildKit, straight from a source tree's archive: nothing is written to disk
 //! here. Containers are hardened, on a network per org, with addresses that the platform allocates.
 //!
-//! ```no_run
+//! ```
 //! use std::sync::Arc;
 //!
 //! use paas_core::{ContainerRuntime, Context, SystemClock};
 //! use paas_docker::{DockerBuilder, DockerEngine, DockerRuntime};
 //!
-//! # async fn example() -> paas_core::Result<()> {
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! let context = Context::new(Arc::new(SystemClock::new()));
 //! let engine = DockerEngine::connect(&context, "production").await?;
 //! let builder = DockerBuilder::new(engine.clone());
 //! let runtime = DockerRuntime::new(engine);
 //! runtime.ping(&context).await?;
 //! # drop(builder);
-//! # Ok(())
-//! # }
+//! # Ok::<(), paas_core::Error>(()) }).unwrap();
 //! ```
 //!
 //! # Ownership
@@ -29,6 +28,6 @@ mod engine;
 mod http;
 mod runtime;
 
-pub use builder::{BuildNetwork, DockerBuilder};
+pub use builder::DockerBuilder;
 pub use engine::DockerEngine;
 pub use runtime::DockerRuntime;

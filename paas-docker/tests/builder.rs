@@ -18,102 +18,64 @@ fn listed(bench: &Bench) -> Vec<String> {
     lines[begin + 1..end].to_vec()
 }
 
-/// Patterns of `.dockerignore`, and which of the files below are left.
-const IGNORE_TABLE: [(&str, &[&str]); 12] = [
-    (
-        "",
-        &[
-            "a.txt",
-            "foo",
-            "keep.md",
-            "logs/x.log",
-            "node_modules/m.js",
-            "sub/a.txt",
-            "sub/foo",
-            "sub/node_modules/m.js",
-        ],
-    ),
-    (
-        "# foo\n\n",
-        &[
-            "a.txt",
-            "foo",
-            "keep.md",
-            "logs/x.log",
-            "node_modules/m.js",
-            "sub/a.txt",
-            "sub/foo",
-            "sub/node_modules/m.js",
-        ],
-    ),
-    // Unlike git's, a pattern without a slash is about the root alone.
-    (
-        "foo",
-        &[
-            "a.txt",
-            "keep.md",
-            "logs/x.log",
-            "node_modules/m.js",
-            "sub/a.txt",
-            "sub/foo",
-            "sub/node_modules/m.js",
-        ],
-    ),
-    (
-        "**/foo",
-        &["a.txt", "keep.md", "logs/x.log", "node_modules/m.js", "sub/a.txt", "sub/node_modules/m.js"],
-    ),
-    (
-        "/node_modules/",
-        &["a.txt", "foo", "keep.md", "logs/x.log", "sub/a.txt", "sub/foo", "sub/node_modules/m.js"],
-    ),
-    ("**/node_modules", &["a.txt", "foo", "keep.md", "logs/x.log", "sub/a.txt", "sub/foo"]),
-    (
-        "*.txt",
-        &[
-            "foo",
-            "keep.md",
-            "logs/x.log",
-            "node_modules/m.js",
-            "sub/a.txt",
-            "sub/foo",
-            "sub/node_modules/m.js",
-        ],
-    ),
-    (
-        "*/*.txt",
-        &["a.txt", "foo", "keep.md", "logs/x.log", "node_modules/m.js", "sub/foo", "sub/node_modules/m.js"],
-    ),
-    (
-        "./sub//foo/.",
-        &["a.txt", "foo", "keep.md", "logs/x.log", "node_modules/m.js", "sub/a.txt", "sub/node_modules/m.js"],
-    ),
-    ("*\n!keep.md", &["keep.md"]),
-    (
-        "logs\n!logs/x.log",
-        &[
-            "a.txt",
-            "foo",
-            "keep.md",
-            "logs/x.log",
-            "node_modules/m.js",
-            "sub/a.txt",
-            "sub/foo",
-            "sub/node_modules/m.js",
-        ],
-    ),
-    (
-        "!sub\nsub/foo\n",
-        &["a.txt", "foo", "keep.md", "logs/x.log", "node_modules/m.js", "sub/a.txt", "sub/node_modules/m.js"],
-    ),
+/// The files of the tests of `.dockerignore`.
+const FILES: [&str; 8] = [
+    "a.txt",
+    "foo",
+    "keep.md",
+    "logs/x.log",
+    "node_modules/m.js",
+    "sub/a.txt",
+    "sub/foo",
+    "sub/node_modules/m.js",
+];
+
+/// Patterns of `.dockerignore`, and which of the files they leave out: what the engine's command line answers.
+const IGNORE_TABLE: [(&str, &str); 35] = [
+    ("", ""),
+    ("# foo\n\n", ""),
+    ("foo", "foo"),
+    ("**/foo", "foo sub/foo"),
+    ("/node_modules/", "node_modules/m.js"),
+    ("**/node_modules", "node_modules/m.js sub/node_modules/m.js"),
+    ("*.txt", "a.txt"),
+    ("*/*.txt", "sub/a.txt"),
+    ("./sub//foo/.", "sub/foo"),
+    ("*\n!keep.md", "a.txt foo logs/x.log node_modules/m.js sub/a.txt sub/foo sub/node_modules/m.js"),
+    ("logs\n!logs/x.log", ""),
+    ("!sub\nsub/foo\n", "sub/foo"),
+    ("**/*.log\n!logs", ""),
+    ("logs\n!**/x.log", "logs/x.log"),
+    ("!logs\n**/*.log", "logs/x.log"),
+    ("*\n!sub\nsub/a.txt", "a.txt foo keep.md logs/x.log node_modules/m.js sub/a.txt"),
+    ("*\n!sub/foo", "a.txt keep.md foo logs/x.log node_modules/m.js sub/a.txt sub/node_modules/m.js"),
+    ("**\n!**/*.md", "a.txt foo logs/x.log node_modules/m.js sub/a.txt sub/foo sub/node_modules/m.js"),
+    ("sub/*\n!sub/node_modules", "sub/a.txt sub/foo"),
+    ("sub\n!sub/node_modules\nsub/node_modules/m.js", "sub/a.txt sub/foo sub/node_modules/m.js"),
+    ("**/node_modules/**\n!**/m.js", ""),
+    ("*.t?t", "a.txt"),
+    ("[a-f]*", "a.txt foo"),
+    ("[^a-f]*", "keep.md logs/x.log node_modules/m.js sub/a.txt sub/foo sub/node_modules/m.js"),
+    ("sub/**", "sub/a.txt sub/foo sub/node_modules/m.js"),
+    ("no*/**", "node_modules/m.js"),
+    ("../foo", ""),
+    ("sub/../foo", "foo"),
+    ("/", ""),
+    ("*.*\n!*.md", "a.txt"),
+    ("su*b/f**o", ""),
+    ("s**o", ""),
+    ("sub**", "sub/a.txt sub/foo sub/node_modules/m.js"),
+    ("{a,b}.txt", ""),
+    ("**/sub/**/m.js", "sub/node_modules/m.js"),
 ];
 
 #[tokio::test]
 async fn dockerignore_keeps_what_the_engine_would_keep() {
-    let all = IGNORE_TABLE[0].1;
-    for (pattern, left) in IGNORE_TABLE {
+    for (pattern, out) in IGNORE_TABLE {
+        let out: Vec<&str> = out.split(' ').collect();
+        let left: Vec<&str> = FILES.into_iter().filter(|path| !out.contains(path)).collect();
         let bench = Bench::new().await;
-        let mut files: Vec<(&str, &str)> = all.iter().map(|path| (*path, "x")).collect();
+        let mut files: Vec<(&str, &str)> = FILES.map(|path| (path, "x")).to_vec();
         let ignore = format!("{pattern}\n.dockerignore\n");
         files.push((".dockerignore", &ignore));
         // Another text each time: a cached step writes nothing.
@@ -124,6 +86,15 @@ async fn dockerignore_keeps_what_the_engine_would_keep() {
         bench.build(&files, &dockerfile).await.unwrap();
         assert_eq!(listed(&bench), left, "{pattern:?}");
         bench.clean().await;
+    }
+}
+
+#[tokio::test]
+async fn a_dockerignore_that_the_engine_refuses_is_the_users() {
+    let bench = Bench::new().await;
+    for pattern in ["!", "[", "a[", "[]a]", "\\", &"**/x*\n".repeat(2000)] {
+        let error = bench.build(&[(".dockerignore", pattern)], &format!("FROM {BASE}\n")).await.unwrap_err();
+        assert_eq!((error.kind(), error.whose()), (Kind::Invalid, Fault::User), "{pattern}: {error:?}");
     }
 }
 
@@ -146,11 +117,11 @@ async fn a_secret_is_in_the_step_and_nowhere_in_the_image() {
         "{:?}",
         bench.log.lines()
     );
-    let history = format!("{:?}", client().image_history(&image.digest).await.unwrap());
-    let inspected = format!("{:?}", client().inspect_image(&image.digest).await.unwrap());
+    let history = format!("{:?}", client().await.image_history(&image.digest).await.unwrap());
+    let inspected = format!("{:?}", client().await.inspect_image(&image.digest).await.unwrap());
     assert!(history.contains("wc -c"));
     assert!(!history.contains(&secret) && !inspected.contains(&secret));
-    let mut export = client().export_image(&image.digest).boxed();
+    let mut export = client().await.export_image(&image.digest).boxed();
     let mut bytes = Vec::new();
     while let Some(chunk) = export.next().await {
         bytes.extend_from_slice(&chunk.unwrap());
@@ -197,6 +168,39 @@ async fn silence_is_limited() {
 }
 
 #[tokio::test]
+async fn endless_output_is_limited() {
+    let bench = Bench::new().await;
+    let text = format!("{:016x}", shared::random());
+    let dockerfile = format!("FROM {BASE}\nRUN yes {text}\n");
+    let mut request = request(&bench.org, &bench.app, Tree::of(&[]), &dockerfile);
+    request.limits.total = Duration::from_secs(5);
+    request.limits.log_bytes = 10_000;
+    let error = bench.run(&request).await.unwrap_err();
+    assert!(!is_running(&text));
+    assert_eq!((error.kind(), error.reason()), (Kind::BuildFailed, Some("build_limit")), "{error:?}");
+    let lines = bench.log.lines();
+    assert!(lines.iter().map(String::len).sum::<usize>() < 11_000, "{}", lines.len());
+    assert!(lines.contains(&text) && !error.evidence_lines().is_empty(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_dockerfile_that_would_grow_without_end_is_the_users() {
+    let bench = Bench::new().await;
+    let mut doubling = "ARG A0=xxxxxxxx\n".to_owned();
+    for n in 1..60 {
+        doubling += &format!("ARG A{n}=$A{}$A{}\n", n - 1, n - 1);
+    }
+    for dockerfile in [
+        format!("{doubling}FROM $A59\n"),
+        format!("ARG X={}\nFROM $X\n", "$A".repeat(50_000)),
+        format!("FROM {BASE}\n{}RUN --network=host x\n", "ONBUILD ".repeat(50_000)),
+    ] {
+        let error = bench.build(&[], &dockerfile).await.unwrap_err();
+        assert_eq!((error.kind(), error.whose()), (Kind::Invalid, Fault::User));
+    }
+}
+
+#[tokio::test]
 async fn the_log_is_bounded_and_says_so() {
     let bench = Bench::new().await;
     let dockerfile = format!("FROM {BASE}\nRUN seq 1 20000\nRUN echo the last step\n");
@@ -237,7 +241,7 @@ async fn another_orgs_image_cannot_be_named() {
     let (theirs, mine) = (Bench::new().await, Bench::new().await);
     let image =
         theirs.build(&[("private", "x")], &format!("FROM {BASE}\nCOPY private /private\n")).await.unwrap();
-    let tags = client().inspect_image(&image.digest).await.unwrap().repo_tags.unwrap();
+    let tags = client().await.inspect_image(&image.digest).await.unwrap().repo_tags.unwrap();
     let tag = &tags[0];
     assert!(tag.contains(theirs.org.suffix()));
     let dockerfiles = [
@@ -245,6 +249,9 @@ async fn another_orgs_image_cannot_be_named() {
         format!("ARG A={tag}\nFROM ${{A}}\n"),
         format!("FROM {BASE}\nCOPY --from={tag} /private /private\n"),
         format!("FROM {BASE}\nRUN --mount=type=bind,from={tag},target=/x cat /x/private\n"),
+        format!("FROM {BASE}\nRUN --mount=type=bind,From={tag},target=/x cat /x/private\n"),
+        format!("FROM {BASE}\nRUN --mount=target=\"/x y\",from={tag} cat '/x y/private'\n"),
+        format!("# a comment\n# escape=`\nFROM {BASE}\nCOPY \\\n --from={tag} /private /private\n"),
     ];
     for dockerfile in dockerfiles {
         let error = mine.build(&[], &dockerfile).await.unwrap_err();
@@ -315,10 +322,10 @@ async fn files_of_the_plan_are_in_the_context_and_win() {
 #[tokio::test]
 async fn an_image_that_is_not_ours_is_never_removed() {
     let bench = Bench::new().await;
-    let id = client().inspect_image(BASE).await.unwrap().id.unwrap();
+    let id = client().await.inspect_image(BASE).await.unwrap().id.unwrap();
     let foreign = paas_core::Image { digest: id.clone(), port: None };
     bench.builder.remove(&bench.context, &foreign).await.unwrap();
-    assert_eq!(client().inspect_image(BASE).await.unwrap().id.unwrap(), id);
+    assert_eq!(client().await.inspect_image(BASE).await.unwrap().id.unwrap(), id);
     let nobody = OrgId::generate(&ids());
     assert_eq!(bench.builder.list(&bench.context, &nobody, &bench.app).await.unwrap(), []);
 }

@@ -56,7 +56,7 @@ impl ImageBuilderHarness for BuilderHarness {
 
     async fn release(&self, image: &Image) {
         let options = RemoveContainerOptionsBuilder::new().force(true).build();
-        client().remove_container(&holder(image), Some(options)).await.unwrap();
+        client().await.remove_container(&holder(image), Some(options)).await.unwrap();
     }
 }
 
@@ -72,7 +72,7 @@ async fn create(name: &str, image: &str) {
         labels: Some([("paas.test".to_owned(), "1".to_owned())].into()),
         ..Default::default()
     };
-    client().create_container(Some(options), body).await.unwrap();
+    client().await.create_container(Some(options), body).await.unwrap();
 }
 
 struct RuntimeHarness {
@@ -128,8 +128,8 @@ impl ContainerRuntimeHarness for RuntimeHarness {
     }
 
     async fn give_name_back(&self, name: &InstanceName) -> bool {
-        let found = client().inspect_container(name.as_str(), None).await.is_ok();
-        client().remove_container(name.as_str(), None).await.unwrap();
+        let found = client().await.inspect_container(name.as_str(), None).await.is_ok();
+        client().await.remove_container(name.as_str(), None).await.unwrap();
         found
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use paas_core::{
-    ContainerRuntime, DeploymentId, Env, Image, InstanceName, InstanceSpec, InstanceState, LogStream,
-    NewLogLine, OutputLine, OutputOptions, Placement, Port, Resources, Subnet,
+    ContainerRuntime, DeploymentId, Env, Fault, Image, ImageBuilder, InstanceName, InstanceSpec,
+    InstanceState, Kind, LogStream, NewLogLine, OutputLine, OutputOptions, Placement, Port, Resources,
+    Selector, Subnet,
 };
 use paas_docker::{DockerEngine, DockerRuntime};
 use shared::{BASE, Bench, client, ids};
@@ -79,7 +80,7 @@ async fn a_container_is_hardened() {
     let stage = Stage::new().await;
     let spec = stage.spec(stage.image("sleep 1000000").await, 5);
     stage.runtime.ensure(&stage.bench.context, &spec).await.unwrap();
-    let inspected = client().inspect_container(spec.name.as_str(), None).await.unwrap();
+    let inspected = client().await.inspect_container(spec.name.as_str(), None).await.unwrap();
     let host = inspected.host_config.unwrap();
     assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
     let kept = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "NET_BIND_SERVICE"];
@@ -139,7 +140,7 @@ async fn the_environment_arrives_byte_for_byte() {
         let entry = format!("{name}={}\0", value.replace('\r', ""));
         assert!(output.contains(&entry), "{name}: {output:?}");
     }
-    let inspected = client().inspect_container(spec.name.as_str(), None).await.unwrap();
+    let inspected = client().await.inspect_container(spec.name.as_str(), None).await.unwrap();
     assert!(inspected.config.unwrap().env.unwrap().contains(&"LINES=a\nb\r\n\n".to_owned()));
     stage.clean(&[&spec]).await;
 }
@@ -155,6 +156,7 @@ async fn restarted_containers_keep_their_addresses() {
     }
     for spec in &specs {
         client()
+            .await
             .stop_container(
                 spec.name.as_str(),
                 Some(bollard::query_parameters::StopContainerOptionsBuilder::new().t(0).build()),
@@ -164,10 +166,10 @@ async fn restarted_containers_keep_their_addresses() {
     }
     // In the other order, so that engine-chosen addresses would be swapped.
     for spec in specs.iter().rev() {
-        client().start_container(spec.name.as_str(), None).await.unwrap();
+        client().await.start_container(spec.name.as_str(), None).await.unwrap();
     }
     for (spec, address) in specs.iter().zip(addresses) {
-        let inspected = client().inspect_container(spec.name.as_str(), None).await.unwrap();
+        let inspected = client().await.inspect_container(spec.name.as_str(), None).await.unwrap();
         let networks = inspected.network_settings.unwrap().networks.unwrap();
         let real = networks.values().next().unwrap().ip_address.clone().unwrap();
         assert_eq!(real, address.ip().to_string());
@@ -208,25 +210,174 @@ async fn outputs_are_told_apart_and_long_lines_are_cut() {
     stage.clean(&[&spec]).await;
 }
 
+/// The init starts first, and says it in the output.
 #[tokio::test]
-async fn a_program_that_is_not_there_is_the_users_fault() {
+async fn a_program_that_is_not_there_ends_at_once() {
     let stage = Stage::new().await;
     let image = stage.bench.build(&[], &format!("FROM {BASE}\nCMD [\"/no/such/program\"]\n")).await.unwrap();
     let spec = stage.spec(image, 5);
-    match stage.runtime.ensure(&stage.bench.context, &spec).await {
-        Err(error) => {
-            assert_eq!(
-                (error.kind(), error.whose()),
-                (paas_core::Kind::Unhealthy, paas_core::Fault::User),
-                "{error:?}"
-            );
-        }
-        // The init starts first, and says it in the output.
-        Ok(_) => {
-            assert_eq!(stage.ended(&spec).await, InstanceState::Exited { code: 127, out_of_memory: false });
-        }
-    }
+    stage.runtime.ensure(&stage.bench.context, &spec).await.unwrap();
+    assert_eq!(stage.ended(&spec).await, InstanceState::Exited { code: 127, out_of_memory: false });
     stage.clean(&[&spec]).await;
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_run_is_the_users_fault() {
+    let stage = Stage::new().await;
+    let run = "CMD [\"sleep\", \"1000000\"]";
+    for dockerfile in [
+        "FROM scratch\nCOPY a /a\n".to_owned(),
+        format!("FROM {BASE}\nUSER ghost\n{run}\n"),
+        format!("FROM {BASE}\nUSER 1:ghosts\n{run}\n"),
+        format!("FROM {BASE}\nUSER 99999999999\n{run}\n"),
+        format!("FROM {BASE}\nWORKDIR /w/x\nRUN rm -r /w && touch /w\n{run}\n"),
+        format!("FROM {BASE}\nRUN touch /f\nVOLUME /f\n{run}\n"),
+        format!("FROM {BASE}\nVOLUME /proc\n{run}\n"),
+    ] {
+        let spec = stage.spec(stage.bench.build(&[("a", "b")], &dockerfile).await.unwrap(), 5);
+        let error = stage.runtime.ensure(&stage.bench.context, &spec).await.unwrap_err();
+        assert_eq!((error.kind(), error.whose()), (Kind::Unhealthy, Fault::User), "{dockerfile}: {error:?}");
+        assert!(!error.is_transient() && error.hinted().is_some(), "{error:?}");
+        assert!(!error.message().contains("/var/lib"), "{error}");
+        assert_eq!(stage.runtime.inspect(&stage.bench.context, &spec.name).await.unwrap(), None);
+    }
+    stage.clean(&[]).await;
+}
+
+#[tokio::test]
+async fn labels_of_an_image_change_nothing() {
+    let stage = Stage::new().await;
+    let labels = "LABEL paas.address=169.254.169.254 paas.port=80 paas.installation=x paas.org=x paas.app=x \
+                  paas.deployment=x paas.spec=x paas.build-key=x";
+    let image = stage
+        .bench
+        .build(&[], &format!("FROM {BASE}\n{labels}\nCMD [\"sleep\", \"1000000\"]\n"))
+        .await
+        .unwrap();
+    let bench = &stage.bench;
+    let images = bench.builder.list(&bench.context, &bench.org, &bench.app).await.unwrap();
+    assert_eq!(images, std::slice::from_ref(&image));
+    let fixed = stage.spec(image.clone(), 5);
+    let instance = stage.runtime.ensure(&bench.context, &fixed).await.unwrap();
+    let Placement::Fixed { address, .. } = fixed.placement else { panic!("fixed") };
+    assert_eq!(instance.address, (address, 8080).into());
+    let chosen = InstanceSpec { placement: Placement::Chosen, ..stage.spec(image, 6) };
+    let on_loopback = stage.runtime.clone().on_loopback();
+    let instance = on_loopback.ensure(&bench.context, &chosen).await.unwrap();
+    assert!(instance.address.ip().is_loopback());
+    let selector = Selector { org: Some(bench.org.clone()), app: Some(bench.app.clone()) };
+    let listed = stage.runtime.list(&bench.context, &selector).await.unwrap();
+    assert!(listed.iter().any(|one| one.address == instance.address), "{listed:?}");
+    assert_eq!(listed.len(), 2);
+    stage.clean(&[&fixed, &chosen]).await;
+}
+
+#[tokio::test]
+async fn ports_on_loopback_are_kept_over_restarts() {
+    let stage = Stage::new().await;
+    let runtime = stage.runtime.clone().on_loopback();
+    let image = stage.image("sleep 1000000").await;
+    let specs =
+        [5, 6].map(|host| InstanceSpec { placement: Placement::Chosen, ..stage.spec(image.clone(), host) });
+    let mut addresses = Vec::new();
+    for spec in &specs {
+        addresses.push(runtime.ensure(&stage.bench.context, spec).await.unwrap().address);
+    }
+    assert_ne!(addresses[0], addresses[1]);
+    let at_once = bollard::query_parameters::StopContainerOptionsBuilder::new().t(0).build();
+    for spec in &specs {
+        client().await.stop_container(spec.name.as_str(), Some(at_once.clone())).await.unwrap();
+    }
+    for spec in specs.iter().rev() {
+        client().await.start_container(spec.name.as_str(), None).await.unwrap();
+    }
+    for (spec, address) in specs.iter().zip(addresses) {
+        let inspected = client().await.inspect_container(spec.name.as_str(), None).await.unwrap();
+        let ports = inspected.network_settings.unwrap().ports.unwrap();
+        let binding = ports["8080/tcp"].as_ref().unwrap()[0].clone();
+        assert_eq!(binding.host_port.unwrap(), address.port().to_string());
+        assert_eq!(binding.host_ip.unwrap(), "127.0.0.1");
+        let seen = runtime.inspect(&stage.bench.context, &spec.name).await.unwrap().unwrap();
+        assert_eq!(seen.address, address);
+    }
+    stage.clean(&specs.each_ref()).await;
+}
+
+#[tokio::test]
+async fn orgs_do_not_reach_each_other() {
+    let server = "mkdir /www; echo hello > /www/index.html; exec busybox httpd -f -p 8080 -h /www";
+    let (theirs, mine) = (Stage::new().await, Stage::new().await);
+    let their = theirs.spec(theirs.image(server).await, 5);
+    let address = theirs.runtime.ensure(&theirs.bench.context, &their).await.unwrap().address;
+    let ask = format!(
+        "for i in 1 2 3; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {} {} && break; sleep 1; done; echo asked",
+        address.ip(),
+        address.port()
+    );
+    let asked = |lines: Vec<OutputLine>| lines.into_iter().map(|line| line.text).find(|text| text == "hello");
+    // A neighbour of the same org is answered, so it serves.
+    let neighbour = theirs.spec(theirs.image(&ask).await, 6);
+    theirs.runtime.ensure(&theirs.bench.context, &neighbour).await.unwrap();
+    assert!(asked(theirs.output(&neighbour).await).is_some());
+    let stranger = mine.spec(mine.image(&ask).await, 5);
+    mine.runtime.ensure(&mine.bench.context, &stranger).await.unwrap();
+    let lines = mine.output(&stranger).await;
+    assert_eq!(lines.last().unwrap().text, "asked");
+    assert_eq!(asked(lines), None);
+    theirs.clean(&[&their, &neighbour]).await;
+    mine.clean(&[&stranger]).await;
+}
+
+#[tokio::test]
+async fn a_subnet_that_another_network_has_is_named() {
+    let (first, mut second) = (Stage::new().await, Stage::new().await);
+    second.subnet = first.subnet;
+    let spec = first.spec(first.image("sleep 1000000").await, 5);
+    first.runtime.ensure(&first.bench.context, &spec).await.unwrap();
+    let rival = second.spec(second.image("sleep 1000000").await, 6);
+    let error = second.runtime.ensure(&second.bench.context, &rival).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (Kind::Conflict, Some("subnet_taken")), "{error:?}");
+    assert!(error.message().contains(&first.subnet.to_string()) && error.hinted().is_some(), "{error:?}");
+    assert_eq!(second.runtime.inspect(&second.bench.context, &rival.name).await.unwrap(), None);
+    first.clean(&[&spec]).await;
+    second.clean(&[&rival]).await;
+}
+
+#[tokio::test]
+async fn first_starts_of_one_org_at_once_share_its_network() {
+    let stage = Stage::new().await;
+    let image = stage.image("sleep 1000000").await;
+    let specs: Vec<_> = (3..9).map(|host| stage.spec(image.clone(), host)).collect();
+    let starts = specs.iter().map(|spec| stage.runtime.ensure(&stage.bench.context, spec));
+    for started in futures::future::join_all(starts).await {
+        assert!(started.unwrap().is_running());
+    }
+    let name = format!("paas-test-{}", stage.bench.org.suffix());
+    let filters = std::collections::HashMap::from([("name".to_owned(), vec![name])]);
+    let options = bollard::query_parameters::ListNetworksOptionsBuilder::new().filters(&filters).build();
+    assert_eq!(client().await.list_networks(Some(options)).await.unwrap().len(), 1);
+    stage.clean(&specs.iter().collect::<Vec<_>>()).await;
+}
+
+#[tokio::test]
+async fn a_network_that_is_removed_while_containers_start_is_no_lasting_failure() {
+    let stage = Stage::new().await;
+    let image = stage.image("sleep 1000000").await;
+    for _ in 0..5 {
+        let spec = stage.spec(image.clone(), 5);
+        let (started, removed) = futures::join!(
+            stage.runtime.ensure(&stage.bench.context, &spec),
+            stage.runtime.remove_network(&stage.bench.context, &stage.bench.org)
+        );
+        if let Err(error) = started {
+            assert!(error.is_transient(), "{error:?}");
+        }
+        if let Err(error) = removed {
+            assert_eq!(error.reason(), Some("in_use"), "{error:?}");
+        }
+        stage.runtime.remove(&stage.bench.context, &spec.name).await.unwrap();
+    }
+    stage.clean(&[]).await;
 }
 
 #[tokio::test]
@@ -247,9 +398,9 @@ async fn an_engine_that_does_not_answer_is_the_platforms_fault() {
     let context = shared::context();
     for host in ["unix:///no/such/socket", "tcp://127.0.0.1:1"] {
         let error = DockerEngine::connect_to(&context, host, "test").await.unwrap_err();
-        assert_eq!((error.kind(), error.whose()), (paas_core::Kind::Unavailable, paas_core::Fault::Platform));
+        assert_eq!((error.kind(), error.whose()), (Kind::Unavailable, Fault::Platform));
         assert!(error.is_transient() && error.hinted().is_some(), "{error:?}");
     }
     let error = DockerEngine::connect_to(&context, "unix:///x", "Not A Name").await.unwrap_err();
-    assert_eq!(error.kind(), paas_core::Kind::Invalid);
+    assert_eq!(error.kind(), Kind::Invalid);
 }

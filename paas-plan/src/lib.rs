@@ -29,6 +29,7 @@ mod source;
 mod version;
 
 pub use base_images::BaseImages;
+pub use dockerfile::{DockerfileSummary, NamedImage, read_dockerfile};
 pub use planner::SourcePlanner;
 
 /// The operation that every error of this crate names.

@@ -61,7 +61,8 @@ fn scene(harness: &dyn ContainerRuntimeHarness) -> Scene {
     let ids = RandomIds::new(SystemClock::new());
     Scene {
         runtime: harness.runtime(),
-        context: Context::new(Arc::new(SystemClock::new())),
+        // Whatever a test waits for comes within this time, or the test fails.
+        context: Context::new(Arc::new(SystemClock::new())).with_budget(Duration::from_secs(300)),
         subnet: harness.subnet(),
         org: OrgId::generate(&ids),
         ids,

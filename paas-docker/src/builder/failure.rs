@@ -6,16 +6,37 @@ use super::progress::FailedStep;
 
 const OPERATION: &str = "docker.build";
 
-/// What package managers say when their index or the way to it is down.
-const NETWORK_FAILURES: [&str; 8] = [
+/// What package managers and downloaders say when their index or the way to it is down.
+const NETWORK_FAILURES: [&str; 11] = [
     "Temporary failure in name resolution",
     "Temporary failure resolving",
     "Could not resolve host",
+    "unable to resolve host",
     "Failed to establish a new connection",
     "EAI_AGAIN",
     "ETIMEDOUT",
     "ECONNRESET",
+    "ECONNREFUSED",
     "503 Service Unavailable",
+    "503  Service Unavailable",
+];
+
+/// How their lines begin: a user's own program, its failing tests for one, may print the same failures.
+const INSTALLERS: [&str; 14] = [
+    "npm ERR!",
+    "npm error",
+    "error An unexpected error occurred",
+    "ERR_PNPM",
+    "WARN  GET",
+    "Temporary failure resolving",
+    "Err:",
+    "E: Failed to fetch",
+    "W: Failed to fetch",
+    "WARNING: Retrying",
+    "ERROR: Could not install packages",
+    "curl: (",
+    "wget: ",
+    "fatal: unable to access",
 ];
 
 /// The error of a build that the engine ended with `message`, at `step` where one is known to have failed.
@@ -24,9 +45,18 @@ pub(super) fn of(message: &str, step: Option<FailedStep>) -> Error {
     let step = step.unwrap_or_default();
     let evidence = step.last_lines.clone();
     let name = instruction(&step.name);
+    // First of all: the command that meets it fails as well.
+    let is_full = |text: &str| text.to_ascii_lowercase().contains("no space left on device");
+    if is_full(&message) || is_full(&step.error) || evidence.iter().any(|line| is_full(line)) {
+        return Error::new(Kind::Internal, OPERATION, "the disk of the build machine is full")
+            .retry(Retry::Transient { after: None })
+            .code("disk_full")
+            .hint("free space, for example with `docker builder prune`")
+            .context("engine", &message)
+            .evidence(evidence);
+    }
     if let Some(code) = exit_code(&step.error).or_else(|| exit_code(&message)) {
-        let is_network = evidence.iter().any(|line| NETWORK_FAILURES.iter().any(|text| line.contains(text)));
-        if is_network {
+        if evidence.iter().any(|line| is_network_failure(line)) {
             return Error::new(
                 Kind::Unavailable,
                 OPERATION,
@@ -71,11 +101,6 @@ pub(super) fn of(message: &str, step: Option<FailedStep>) -> Error {
             .hint("get the base image onto this machine (examples/setup/base-images.sh makes the platform's own), \
                    or check the way to the registry");
     }
-    if has(&["no space left on device"]) {
-        return Error::new(Kind::Unavailable, OPERATION, "the disk of the build machine is full")
-            .hint("free space, for example with `docker builder prune`")
-            .context("engine", &message);
-    }
     let is_of_user = has(&[
         "dockerfile parse error",
         "failed to create LLB definition",
@@ -91,8 +116,17 @@ pub(super) fn of(message: &str, step: Option<FailedStep>) -> Error {
         let text = if name.is_empty() { message } else { format!("`{name}` failed: {message}") };
         return Error::new(Kind::BuildFailed, OPERATION, text).evidence(evidence);
     }
-    Error::new(Kind::Unavailable, OPERATION, "the container engine could not build")
+    // The engine answers: this is no outage, which would be waited out, but may pass all the same.
+    Error::new(Kind::Internal, OPERATION, "the container engine could not build")
+        .retry(Retry::Transient { after: None })
         .context("engine", message)
+        .evidence(evidence)
+}
+
+fn is_network_failure(line: &str) -> bool {
+    let line = line.trim_start();
+    INSTALLERS.iter().any(|start| line.starts_with(start))
+        && NETWORK_FAILURES.iter().any(|text| line.contains(text))
 }
 
 /// Without the layers of `failed to solve: rpc error: … desc = ` that each part of the engine puts before it.
@@ -142,11 +176,42 @@ mod tests {
 
     #[test]
     fn a_package_index_that_is_down_is_upstreams() {
-        let error = of("x", step("exit code: 1", "Temporary failure resolving 'deb.debian.org'"));
-        assert_eq!(
-            (error.kind(), error.whose(), error.is_transient()),
-            (Kind::Unavailable, Fault::Upstream, true)
-        );
+        for line in [
+            "  Temporary failure resolving 'deb.debian.org'",
+            "E: Failed to fetch http://deb.debian.org/x  503  Service Unavailable [IP: 1.2.3.4 80]",
+            "npm ERR! code ECONNRESET",
+            "npm error code EAI_AGAIN",
+            "WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConnectionError(': Failed to establish a new connection'",
+            "curl: (6) Could not resolve host: example.com",
+        ] {
+            let error = of("x", step("exit code: 1", line));
+            assert_eq!(
+                (error.kind(), error.whose(), error.is_transient()),
+                (Kind::Unavailable, Fault::Upstream, true),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failing_test_that_tells_of_a_network_is_the_users() {
+        for line in ["AssertionError: expected '503 Service Unavailable'", "Error: read ECONNRESET"] {
+            let error = of("x", step("exit code: 1", line));
+            assert_eq!((error.kind(), error.whose()), (Kind::BuildFailed, Fault::User), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_the_platforms_whatever_met_it() {
+        for (message, step) in [
+            ("x", step("exit code: 1", "cp: write error: No space left on device")),
+            ("failed to copy: write /var/lib/docker/x: no space left on device", None),
+        ] {
+            let error = of(message, step);
+            assert_eq!((error.whose(), error.reason()), (Fault::Platform, Some("disk_full")), "{message}");
+            // Not `Unavailable`, which is waited out for ever.
+            assert!(error.is_transient() && error.kind() == Kind::Internal, "{message}");
+        }
     }
 
     #[test]
@@ -172,11 +237,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_the_platforms() {
+    fn what_is_not_known_is_the_platforms_and_no_outage() {
         let error = of("transport is closing", None);
         assert_eq!(
             (error.kind(), error.whose(), error.is_transient()),
-            (Kind::Unavailable, Fault::Platform, true)
+            (Kind::Internal, Fault::Platform, true)
         );
     }
 }

@@ -1,59 +1,143 @@
 //! `.dockerignore`, by the engine's rules.
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use paas_core::{Error, PathFilter, Result};
+use regex::{RegexSet, RegexSetBuilder};
 
+const OPERATION: &str = "docker.read_ignore_file";
 /// The longest `.dockerignore` that is read, in bytes.
 pub(super) const MAX_BYTES: u64 = 256 * 1024;
+/// Each file of the tree is held against all of them.
+const MAX_PATTERNS: usize = 1000;
+/// What they may take in memory together once they are compiled.
+const MAX_COMPILED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Which paths of a context the engine's command line would send, given the text of its `.dockerignore`.
 ///
 /// # Errors
 /// `Invalid`, the user's fault, with the line that cannot be read.
 pub(super) fn filter(text: &str) -> Result<PathFilter> {
-    let mut builder = GitignoreBuilder::new("");
-    let mut has_patterns = false;
-    for (number, line) in text.lines().enumerate() {
-        let line = if number == 0 { line.trim_start_matches('\u{feff}') } else { line };
-        let Some(pattern) = rooted(line) else { continue };
-        has_patterns = true;
-        builder.add_line(None, &pattern).map_err(|error| invalid(number, error))?;
+    let mut patterns = Vec::new();
+    let text = text.trim_start_matches('\u{feff}');
+    for (index, line) in text.lines().enumerate() {
+        let is_bad = || {
+            let line = index + 1;
+            Error::invalid(OPERATION, format!(".dockerignore, line {line}: the pattern is not valid"))
+        };
+        let Some((is_exception, path)) = pattern(line) else { continue };
+        let expression = expression(&path).filter(|_| !path.is_empty()).ok_or_else(is_bad)?;
+        patterns.push(Pattern { is_exception, path, expression });
     }
-    if !has_patterns {
+    if patterns.is_empty() {
         return Ok(PathFilter::all());
     }
-    let matcher = builder.build().map_err(|error| invalid(0, error))?;
-    Ok(PathFilter::new(move |path| is_wanted(&matcher, path)))
+    let too_large =
+        || Error::invalid(OPERATION, ".dockerignore has too many patterns, or one that is not valid");
+    if patterns.len() > MAX_PATTERNS {
+        return Err(too_large());
+    }
+    let matcher = RegexSetBuilder::new(patterns.iter().map(|pattern| &pattern.expression))
+        .size_limit(MAX_COMPILED_BYTES)
+        .build()
+        .map_err(|cause| too_large().source(cause))?;
+    let ignore = Ignore { patterns, matcher };
+    Ok(PathFilter::new(move |path| ignore.wants(path)))
 }
 
-/// The line as a pattern that is anchored to the context's root, as every pattern of a `.dockerignore` is; `None`
-/// for a comment or nothing.
-fn rooted(line: &str) -> Option<String> {
+struct Ignore {
+    patterns: Vec<Pattern>,
+    matcher: RegexSet,
+}
+
+struct Pattern {
+    /// It began with `!`.
+    is_exception: bool,
+    path: String,
+    expression: String,
+}
+
+impl Ignore {
+    /// The last pattern that matches the path or a directory above it decides. A directory that is left out takes
+    /// its files along, unless an exception begins with its path.
+    fn wants(&self, path: &str) -> bool {
+        let mut last = None;
+        for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
+            let part = &path[..end];
+            last = last.max(self.matcher.matches(part).iter().next_back());
+            let is_out = last.is_some_and(|index| !self.patterns[index].is_exception);
+            if is_out && (end == path.len() || !self.has_exceptions_in(part)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn has_exceptions_in(&self, directory: &str) -> bool {
+        let is_in = |path: &str| {
+            path.strip_prefix(directory).is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'/', ..]))
+        };
+        self.patterns.iter().any(|pattern| pattern.is_exception && is_in(&pattern.path))
+    }
+}
+
+/// Whether the line is an exception, and its path from the context's root; `None` for a comment or nothing.
+fn pattern(line: &str) -> Option<(bool, String)> {
     if line.starts_with('#') {
         return None;
     }
     let line = line.trim();
-    let (negation, pattern) = match line.strip_prefix('!') {
-        Some(rest) => ("!", rest.trim()),
-        None => ("", line),
+    let (is_exception, path) = match line.strip_prefix('!') {
+        Some(rest) => (true, rest.trim()),
+        None => (false, line),
     };
-    // As Go's `filepath.Clean`: no `.` parts, no doubled or trailing slashes.
-    let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    if parts.is_empty() {
-        return None;
+    // As Go's `filepath.Clean`: no `.` parts, no doubled or trailing slashes, no parts that `..` takes back.
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        match parts.last() {
+            Some(last) if part == ".." && *last != ".." => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
     }
-    Some(format!("{negation}/{}", parts.join("/")))
+    let is_root = parts.is_empty() && !path.is_empty();
+    if is_root || (path.is_empty() && !is_exception) { None } else { Some((is_exception, parts.join("/"))) }
 }
 
-/// An excluded directory takes its files along, unless a later `!` pattern names one of them.
-fn is_wanted(matcher: &Gitignore, path: &str) -> bool {
-    !matcher.matched_path_or_any_parents(path, false).is_ignore()
+/// The pattern as a regular expression: `*` and `?` stay within a directory, `**` does not. `None` if it is not valid.
+fn expression(pattern: &str) -> Option<String> {
+    let mut expression = "^".to_owned();
+    let mut rest = pattern.chars().peekable();
+    while let Some(letter) = rest.next() {
+        match letter {
+            '*' if rest.next_if_eq(&'*').is_some() => {
+                rest.next_if_eq(&'/');
+                expression.push_str(if rest.peek().is_none() { ".*" } else { "(.*/)?" });
+            }
+            '*' => expression.push_str("[^/]*"),
+            '?' => expression.push_str("[^/]"),
+            '[' => {
+                expression.push('[');
+                expression.extend(rest.next_if_eq(&'^'));
+                // At least one letter or range.
+                let mut next = rest.next().filter(|letter| *letter != ']')?;
+                while next != ']' {
+                    match next {
+                        '-' => expression.push('-'),
+                        '\\' => push_literal(&mut expression, rest.next()?),
+                        letter => push_literal(&mut expression, letter),
+                    }
+                    next = rest.next()?;
+                }
+                expression.push(']');
+            }
+            '\\' => push_literal(&mut expression, rest.next()?),
+            letter => push_literal(&mut expression, letter),
+        }
+    }
+    expression.push('$');
+    Some(expression)
 }
 
-fn invalid(line: usize, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::invalid(
-        "docker.read_ignore_file",
-        format!(".dockerignore, line {}: the pattern is not valid", line + 1),
-    )
-    .source(cause)
+fn push_literal(expression: &mut String, letter: char) {
+    expression.push_str(&regex::escape(letter.encode_utf8(&mut [0; 4])));
 }

@@ -1,7 +1,6 @@
 //! The image builder.
 
 mod context;
-mod dockerfile;
 mod failure;
 mod ignore;
 mod progress;
@@ -17,27 +16,18 @@ use bollard::models::ImageInspect;
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use paas_core::{
-    AppId, BuildKey, BuildRequest, Context, Error, Image, ImageBuilder, Kind, OrgId, Port, Result,
+    AppId, BuildKey, BuildRequest, Context, Error, Fault, Image, ImageBuilder, Kind, OrgId, Port, Result,
+    Retry,
 };
 use tokio::io::AsyncReadExt;
 
 use crate::engine::{DockerEngine, is_missing, label, refusal};
-use dockerfile::NamedImage;
+use paas_plan::{NamedImage, read_dockerfile};
 
 /// Where Debian and its relatives keep the certificate authorities that the machine trusts.
 const SYSTEM_CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The engine takes no larger secret.
 const MAX_CA_BUNDLE_BYTES: u64 = 500 * 1024;
-
-/// What the steps of a build reach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BuildNetwork {
-    /// The engine's default bridge, and through it the internet.
-    #[default]
-    Bridge,
-    /// Nothing.
-    None,
-}
 
 /// Builds images with the BuildKit of a Docker engine.
 ///
@@ -47,13 +37,16 @@ pub enum BuildNetwork {
 ///
 /// # Guarantees
 /// When [`build`](ImageBuilder::build) returns because it was cancelled or broke a limit, the engine has
-/// confirmed that the build ended: it answers the end of its progress only when no step runs any more. When the
-/// future is dropped instead, the closed connection ends the build within a second.
+/// confirmed that the build ended: it answers the end of its progress only when no step runs any more. Where the
+/// engine did not confirm it, the error has the code `end_unproven`. When the future is dropped instead, the closed
+/// connection ends the build within a second.
+///
+/// [`key`](ImageBuilder::key) reads the digests of the base images that the engine lists. Those that BuildKit pulled by
+/// itself are not among them: their updates arrive with the next build that something else causes.
 #[derive(Clone, Debug)]
 pub struct DockerBuilder {
     engine: DockerEngine,
     ca_bundle: Option<PathBuf>,
-    network: BuildNetwork,
 }
 
 impl DockerBuilder {
@@ -61,19 +54,13 @@ impl DockerBuilder {
     #[must_use]
     pub fn new(engine: DockerEngine) -> Self {
         let bundle = PathBuf::from(SYSTEM_CA_BUNDLE);
-        Self { engine, ca_bundle: bundle.exists().then_some(bundle), network: BuildNetwork::default() }
+        Self { engine, ca_bundle: bundle.exists().then_some(bundle) }
     }
 
     /// The same with another bundle (PEM), or none.
     #[must_use]
     pub fn with_ca_bundle(self, ca_bundle: Option<PathBuf>) -> Self {
         Self { ca_bundle, ..self }
-    }
-
-    /// The same with another network for its steps.
-    #[must_use]
-    pub fn with_network(self, network: BuildNetwork) -> Self {
-        Self { network, ..self }
     }
 
     async fn secrets(&self) -> Result<session::SecretFiles> {
@@ -141,7 +128,6 @@ impl DockerBuilder {
             (label::ORG, request.org.as_str()),
             (label::APP, request.app.as_str()),
             (label::BUILD_KEY, &key.0),
-            (label::TREE, request.tree.id().as_str()),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
         labels.into()
@@ -180,7 +166,7 @@ impl ImageBuilder for DockerBuilder {
         for name in &request.plan.base_images {
             digests.push(self.inspected(context, name).await?.and_then(|image| image.id));
         }
-        Ok(BuildKey::of(request, &format!("linux/{}", dockerfile::architecture()), &digests))
+        Ok(BuildKey::of(request, &format!("linux/{}", architecture()), &digests))
     }
 
     async fn find(&self, context: &Context, key: &BuildKey) -> Result<Option<Image>> {
@@ -199,9 +185,11 @@ impl ImageBuilder for DockerBuilder {
         {
             return Ok(image);
         }
-        let checked = dockerfile::check(request.plan.dockerfile.text())?;
-        self.check_images(context, &request.org, &checked.images).await?;
-        let body = context::archive(request.tree.as_ref(), &request.plan.dockerfile, &checked.text).await?;
+        // Whoever made the plan, the file itself is what is checked.
+        let dockerfile = read_dockerfile(request.plan.dockerfile.text())?;
+        self.check_images(context, &request.org, &dockerfile.named_images).await?;
+        let body =
+            context::archive(request.tree.as_ref(), &request.plan.dockerfile, &dockerfile.text).await?;
         let options = query::BuildImageOptionsBuilder::new()
             .dockerfile(context::DOCKERFILE)
             .t(&format!("{}{}:{}", self.tag_prefix(), request.org.suffix(), unguessable(OPERATION)?))
@@ -209,10 +197,7 @@ impl ImageBuilder for DockerBuilder {
             .labels(&self.labels(request, key))
             // Prefixes the id of every cache mount, also of those in users' Dockerfiles.
             .buildargs(&HashMap::from([("BUILDKIT_CACHE_MOUNT_NS", request.org.suffix())]))
-            .networkmode(match self.network {
-                BuildNetwork::Bridge => "default",
-                BuildNetwork::None => "none",
-            })
+            .networkmode("default")
             .build();
         let id = unguessable(OPERATION)?;
         let session = session::open(self.engine.endpoint().clone(), id.clone(), self.secrets().await?);
@@ -229,7 +214,9 @@ impl ImageBuilder for DockerBuilder {
         .await?;
         match self.described(context, digest).await? {
             Some(image) => Ok(image),
-            None => Err(Error::new(Kind::Unavailable, OPERATION, "the image was removed while it was built")),
+            None => Err(Error::new(Kind::Conflict, OPERATION, "the image was removed while it was built")
+                .fault(Fault::Platform)
+                .retry(Retry::Transient { after: None })),
         }
     }
 
@@ -269,6 +256,15 @@ impl ImageBuilder for DockerBuilder {
             images.extend(self.described(context, digest).await?);
         }
         Ok(images)
+    }
+}
+
+/// This machine's architecture, as images call it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }
 

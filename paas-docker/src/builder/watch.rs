@@ -161,17 +161,24 @@ impl Build<'_> {
                 biased;
                 message = self.messages.next() => match message {
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return Err(reason),
+                    // How the engine ends the progress of a build that it ended.
+                    Some(Err(EngineError::DockerStreamError { .. })) | None => return Err(reason),
+                    Some(Err(error)) => return Err(unproven(&reason).source(error)),
                 },
                 () = &mut self.session => {}
                 () = &mut telling => {}
-                () = &mut expired => {
-                    return Err(Error::new(Kind::Unavailable, OPERATION, "the container engine did not end the build")
-                        .source(reason));
-                }
+                () = &mut expired => return Err(unproven(&reason).source(reason)),
             }
         }
     }
+}
+
+/// The error of a build of which it is not known that it ended.
+fn unproven(reason: &Error) -> Error {
+    let text = format!("{reason}, but the container engine did not confirm that the build ended");
+    Error::new(Kind::Unavailable, OPERATION, text)
+        .code("end_unproven")
+        .evidence(reason.evidence_lines().iter().cloned())
 }
 
 /// Tells the engine to end a build, again and again.

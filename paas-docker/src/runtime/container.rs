@@ -1,6 +1,7 @@
 //! What a container is made of.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig,
@@ -17,9 +18,12 @@ const CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "S
 const OPEN_FILES: i64 = 4096;
 /// The scheduler's period that the CPU quota is a share of, in microseconds.
 const CPU_PERIOD_MICROS: i64 = 100_000;
+/// The code of the error of an address that another container has.
+pub(super) const ADDRESS_TAKEN: &str = "address_taken";
 
-/// The engine's request for a container. Nothing in the spec can weaken what is set here.
-pub(super) fn body(engine: &DockerEngine, spec: &InstanceSpec) -> ContainerCreateBody {
+/// The engine's request for a container that is reached at `address`. Nothing in the spec can weaken what is set
+/// here.
+pub(super) fn body(engine: &DockerEngine, spec: &InstanceSpec, address: SocketAddr) -> ContainerCreateBody {
     let port = format!("{}/tcp", spec.port.number());
     let is_published = spec.placement == Placement::Chosen;
     let network = network::name(engine, &spec.org);
@@ -32,7 +36,9 @@ pub(super) fn body(engine: &DockerEngine, spec: &InstanceSpec) -> ContainerCreat
         },
         ..Default::default()
     };
-    let loopback = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
+    // The engine would choose another port at every start.
+    let loopback =
+        PortBinding { host_ip: Some(address.ip().to_string()), host_port: Some(address.port().to_string()) };
     let memory = i64::try_from(spec.resources.memory_bytes).unwrap_or(i64::MAX);
     let host_config = HostConfig {
         cap_drop: Some(vec!["ALL".to_owned()]),
@@ -67,7 +73,7 @@ pub(super) fn body(engine: &DockerEngine, spec: &InstanceSpec) -> ContainerCreat
         image: Some(spec.image.digest.clone()),
         env: Some(env(spec)),
         exposed_ports: is_published.then(|| vec![port]),
-        labels: Some(labels(engine, spec)),
+        labels: Some(labels(engine, spec, address)),
         stop_timeout: i64::try_from(spec.stop_grace.as_secs()).ok(),
         host_config: Some(host_config),
         networking_config: Some(NetworkingConfig {
@@ -84,50 +90,55 @@ fn env(spec: &InstanceSpec) -> Vec<String> {
     env
 }
 
-fn labels(engine: &DockerEngine, spec: &InstanceSpec) -> HashMap<String, String> {
-    let fingerprint = spec.fingerprint();
-    let port = spec.port.number().to_string();
-    let mut labels = texts(&[
+fn labels(engine: &DockerEngine, spec: &InstanceSpec, address: SocketAddr) -> HashMap<String, String> {
+    texts(&[
         (label::INSTALLATION, engine.installation()),
         (label::ORG, spec.org.as_str()),
         (label::APP, spec.app.as_str()),
         (label::DEPLOYMENT, spec.deployment.as_str()),
-        (label::SPEC, &fingerprint),
-        (label::PORT, &port),
-    ]);
-    if let Placement::Fixed { address, .. } = spec.placement {
-        labels.insert(label::ADDRESS.to_owned(), address.to_string());
-    }
-    labels
+        (label::SPEC, &spec.fingerprint()),
+        (label::ADDRESS, &address.ip().to_string()),
+        (label::PORT, &address.port().to_string()),
+    ])
 }
 
 fn texts(pairs: &[(&str, &str)]) -> HashMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Why a container could not be started: the address, the user's program, or the engine.
-pub(super) fn not_started(operation: &'static str, error: Error) -> Error {
+/// What the engine says when an image cannot be run as it is, and what its author can do about it.
+const FLAWS_OF_IMAGES: [(&str, &str, &str); 9] = [
+    ("No command specified", "the image does not say what to run", "add CMD or ENTRYPOINT to the Dockerfile"),
+    ("unable to find user", NO_USER, USER_HINT),
+    ("unable to find group", NO_USER, USER_HINT),
+    ("uids and gids must be in range", NO_USER, USER_HINT),
+    ("Cannot mkdir", NO_DIRECTORY, DIRECTORY_HINT),
+    (": not a directory", NO_DIRECTORY, DIRECTORY_HINT),
+    ("chdir to cwd", NO_DIRECTORY, DIRECTORY_HINT),
+    ("cannot mount volume over existing file", NO_VOLUME, VOLUME_HINT),
+    ("error mounting \"/var/lib/docker/volumes/", NO_VOLUME, VOLUME_HINT),
+];
+const NO_USER: &str = "the image's USER does not exist in it";
+const USER_HINT: &str = "create the user in the Dockerfile before USER, or give its number";
+const NO_DIRECTORY: &str = "the image's WORKDIR is not a directory";
+const DIRECTORY_HINT: &str = "check WORKDIR in the Dockerfile, and that no file has its path";
+const NO_VOLUME: &str = "a VOLUME of the image cannot be mounted";
+const VOLUME_HINT: &str = "check that each VOLUME in the Dockerfile is a directory of the app's own";
+
+/// Why a container could not be made or started: its address, the image, or the engine.
+pub(super) fn refused(operation: &'static str, error: Error) -> Error {
     let Some((_, message)) = refusal(&error) else { return error };
-    if message.contains("Address already in use") {
+    let is_port = message.contains("port is already allocated") || message.contains("address already in use");
+    if is_port || message.contains("Address already in use") {
         return Error::new(Kind::Conflict, operation, "another container has this address")
-            .code("address_taken")
+            .code(ADDRESS_TAKEN)
             .fault(Fault::Platform)
             .retry(Retry::Transient { after: None })
             .source(error);
     }
-    // The program's own text comes last: `… exec: "serve": executable file not found in $PATH: unknown`.
-    let is_program =
-        ["executable file not found", "no such file or directory", "permission denied", "exec format error"]
-            .iter()
-            .any(|reason| message.contains(reason));
-    if is_program && message.contains("exec") {
-        let reason = message.rsplit_once("exec").map_or(message, |(_, reason)| reason);
-        let reason = reason.trim_start_matches([':', ' ']).trim_end_matches(": unknown").trim();
-        let text = format!("the program could not be started: {reason}");
-        return Error::new(Kind::Unhealthy, operation, text)
-            .fault(Fault::User)
-            .hint("check the start command, and that its program is in the image and may be executed")
-            .source(error);
+    let flaw = FLAWS_OF_IMAGES.into_iter().find(|(text, ..)| message.contains(text));
+    if let Some((_, text, hint)) = flaw {
+        return Error::new(Kind::Unhealthy, operation, text).code("image_flawed").hint(hint).source(error);
     }
     error
 }

@@ -1,11 +1,13 @@
 //! The container runtime.
 
 mod container;
+mod loopback;
 mod network;
 mod observe;
 mod output;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +16,14 @@ use bollard::query_parameters as query;
 use futures::stream::BoxStream;
 use paas_core::{
     Addressing, ContainerRuntime, Context, Error, Fault, Instance, InstanceName, InstanceSpec, Kind, OrgId,
-    OutputLine, OutputOptions, Result, Retry, Selector,
+    OutputLine, OutputOptions, Placement, Result, Retry, Selector,
 };
 
 use crate::engine::{CALL_TIMEOUT, DockerEngine, absent_is_done, failed, is_missing, label, refusal};
 use observe::Found;
+
+/// How often a container is made: what has its name is replaced, and a port that was taken meanwhile chosen anew.
+const ENSURE_TRIES: u32 = 4;
 
 /// Runs containers on a Docker engine.
 ///
@@ -30,7 +35,7 @@ use observe::Found;
 pub struct DockerRuntime {
     engine: DockerEngine,
     addressing: Addressing,
-    /// One network is made at a time: the engine would give two the same name.
+    /// One network is made or removed at a time: the engine would give two the same name.
     making_network: Arc<tokio::sync::Semaphore>,
     /// The orgs whose network was seen.
     networks: Arc<Mutex<BTreeSet<OrgId>>>,
@@ -48,8 +53,8 @@ impl DockerRuntime {
         }
     }
 
-    /// The same with [`Addressing::Runtime`]: each container's port is published on a port of 127.0.0.1 that the
-    /// engine chooses. For hosts that cannot reach their containers' addresses, such as desktops with the engine
+    /// The same with [`Addressing::Runtime`]: each container's port is published on a port of 127.0.0.1, which
+    /// stays its own until it is removed. For hosts that cannot reach their containers' addresses, such as desktops with the engine
     /// in a virtual machine.
     #[must_use]
     pub fn on_loopback(self) -> Self {
@@ -111,11 +116,27 @@ impl DockerRuntime {
         }
     }
 
+    /// Where the container will be reached.
+    async fn address(&self, context: &Context, spec: &InstanceSpec) -> Result<SocketAddr> {
+        match spec.placement {
+            Placement::Fixed { address, .. } => Ok((address, spec.port.number()).into()),
+            Placement::Chosen => {
+                let taken = self.list(context, &Selector::default()).await?;
+                loopback::choose(taken.into_iter().map(|instance| instance.address).collect()).await
+            }
+        }
+    }
+
     /// Makes the container; `None` when something has that name meanwhile.
-    async fn create(&self, context: &Context, spec: &InstanceSpec) -> Result<Option<String>> {
+    async fn create(
+        &self,
+        context: &Context,
+        spec: &InstanceSpec,
+        address: SocketAddr,
+    ) -> Result<Option<String>> {
         const OPERATION: &str = "docker.create_container";
         let options = query::CreateContainerOptionsBuilder::new().name(spec.name.as_str()).build();
-        let body = container::body(&self.engine, spec);
+        let body = container::body(&self.engine, spec, address);
         let call = self.engine.docker().create_container(Some(options), body);
         match self.engine.effect(context, OPERATION, call).await {
             Ok(created) => Ok(Some(created.id)),
@@ -128,7 +149,7 @@ impl DockerRuntime {
                         .context("image", &spec.image.digest)
                         .source(error))
                 }
-                _ => Err(error),
+                _ => Err(container::refused(OPERATION, error)),
             },
         }
     }
@@ -159,7 +180,30 @@ impl DockerRuntime {
                 is_network_fresh = true;
                 continue;
             }
-            return Err(container::not_started(OPERATION, error));
+            if is_about_network && status == 404 {
+                // It went between being looked at and being used.
+                return Err(Error::new(
+                    Kind::Conflict,
+                    OPERATION,
+                    "the network of this org was removed meanwhile",
+                )
+                .fault(Fault::Platform)
+                .retry(Retry::Transient { after: None })
+                .source(error));
+            }
+            return Err(container::refused(OPERATION, error));
+        }
+    }
+
+    /// Starts a created container and answers what it is then.
+    async fn started(&self, context: &Context, spec: &InstanceSpec, id: &str) -> Result<Instance> {
+        const OPERATION: &str = "docker.ensure_container";
+        self.start(context, spec, id).await?;
+        match self.found(context, OPERATION, &spec.name).await? {
+            Some(Found::Own { instance, .. }) => Ok(instance),
+            _ => Err(Error::new(Kind::Conflict, OPERATION, "the container was removed by somebody else")
+                .fault(Fault::Platform)
+                .retry(Retry::Transient { after: None })),
         }
     }
 
@@ -177,27 +221,23 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn ensure(&self, context: &Context, spec: &InstanceSpec) -> Result<Instance> {
         const OPERATION: &str = "docker.ensure_container";
-        // Twice at most: what has the name is replaced once.
-        for _ in 0..2 {
-            if let Some(id) = self.create(context, spec).await? {
-                if let Err(error) = self.start(context, spec, &id).await {
-                    // Also when this call was cancelled meanwhile.
-                    let uncancelled = Context::new(context.clock().clone());
-                    if let Err(left) = self.remove_by_id(&uncancelled, "docker.remove_container", &id).await {
-                        tracing::warn!(error = ?left, name = %spec.name, "a container that did not start is left");
-                    }
-                    return Err(error);
-                }
-                return match self.found(context, OPERATION, &spec.name).await? {
-                    Some(Found::Own { instance, .. }) => Ok(instance),
-                    _ => Err(Error::new(
-                        Kind::Conflict,
-                        OPERATION,
-                        "the container was removed by somebody else",
-                    )
-                    .fault(Fault::Platform)
-                    .retry(Retry::Transient { after: None })),
+        for tries_left in (0..ENSURE_TRIES).rev() {
+            let address = self.address(context, spec).await?;
+            if let Some(id) = self.create(context, spec, address).await? {
+                let error = match self.started(context, spec, &id).await {
+                    Ok(instance) => return Ok(instance),
+                    Err(error) => error,
                 };
+                // Also when this call was cancelled meanwhile.
+                let uncancelled = Context::new(context.clock().clone());
+                if let Err(left) = self.remove_by_id(&uncancelled, "docker.remove_container", &id).await {
+                    tracing::warn!(error = ?left, name = %spec.name, "a container that did not start is left");
+                }
+                let is_other_port_possible = spec.placement == Placement::Chosen && tries_left > 0;
+                if is_other_port_possible && error.reason() == Some(container::ADDRESS_TAKEN) {
+                    continue;
+                }
+                return Err(error);
             }
             match self.found(context, OPERATION, &spec.name).await? {
                 Some(Found::Foreign) => {
@@ -279,6 +319,7 @@ impl ContainerRuntime for DockerRuntime {
         if !self.list(context, &selector).await?.is_empty() {
             return Err(network::in_use());
         }
+        let _permit = network::permit(self).await?;
         network::remove(self, context, org).await
     }
 

@@ -1,9 +1,8 @@
 //! The network of an org.
 
-use std::collections::HashMap;
-
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect};
 use paas_core::{Context, Error, Fault, InstanceSpec, Kind, OrgId, Placement, Result, Retry};
+use tokio::sync::SemaphorePermit;
 
 use super::DockerRuntime;
 use crate::engine::{DockerEngine, absent_is_done, is_missing, label, refusal};
@@ -20,8 +19,7 @@ pub(super) fn in_use() -> Error {
 
 /// Makes the org's network, or replaces an unused one with another subnet.
 pub(super) async fn ensure(runtime: &DockerRuntime, context: &Context, spec: &InstanceSpec) -> Result<()> {
-    const OPERATION: &str = "docker.create_network";
-    let permit = runtime.making_network.acquire().await.map_err(paas_core::error::map(OPERATION))?;
+    let _permit = permit(runtime).await?;
     let subnet = match spec.placement {
         Placement::Fixed { subnet, .. } => Some(subnet.to_string()),
         Placement::Chosen => None,
@@ -34,12 +32,16 @@ pub(super) async fn ensure(runtime: &DockerRuntime, context: &Context, spec: &In
         }
         None => create(runtime, context, &spec.org, subnet).await?,
     }
-    drop(permit);
     runtime.known_networks().insert(spec.org.clone());
     Ok(())
 }
 
-/// Removes the org's network; absent is done.
+/// Whoever makes or removes a network holds it.
+pub(super) async fn permit(runtime: &DockerRuntime) -> Result<SemaphorePermit<'_>> {
+    runtime.making_network.acquire().await.map_err(paas_core::error::map("docker.network"))
+}
+
+/// Removes the org's network, under a permit; absent is done.
 pub(super) async fn remove(runtime: &DockerRuntime, context: &Context, org: &OrgId) -> Result<()> {
     const OPERATION: &str = "docker.remove_network";
     runtime.known_networks().remove(org);
@@ -86,15 +88,11 @@ async fn create(
     subnet: Option<String>,
 ) -> Result<()> {
     const OPERATION: &str = "docker.create_network";
+    let wanted = subnet.clone().unwrap_or_default();
     let labels = [(label::INSTALLATION, runtime.engine.installation()), (label::ORG, org.as_str())];
     let request = NetworkCreateRequest {
         name: name(&runtime.engine, org),
         driver: Some("bridge".to_owned()),
-        // An org's own containers reach each other; other networks of the engine are out of reach.
-        options: Some(HashMap::from([(
-            "com.docker.network.bridge.enable_icc".to_owned(),
-            "true".to_owned(),
-        )])),
         ipam: subnet.map(|subnet| Ipam {
             config: Some(vec![IpamConfig { subnet: Some(subnet), ..Default::default() }]),
             ..Default::default()
@@ -109,12 +107,13 @@ async fn create(
             Some((403, message)) if message.contains("overlaps") => Err(Error::new(
                 Kind::Conflict,
                 OPERATION,
-                "another network of this machine has these addresses",
+                format!("another network of this machine has addresses of {wanted}"),
             )
             .code("subnet_taken")
             .fault(Fault::Platform)
             .retry(Retry::Permanent)
-            .hint("give the platform a range of addresses that nothing else on this machine uses")
+            .hint("find it with `docker network ls` and `ip route` and remove it, or give the platform another range of \
+                   addresses (address_pool)")
             .source(error)),
             _ => Err(error),
         },

@@ -1,7 +1,7 @@
 //! What the engine says of a container, in the platform's words.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum,
@@ -42,10 +42,7 @@ impl Found {
                 out_of_memory: state.oom_killed.unwrap_or_default(),
             },
         };
-        let published = response.network_settings.and_then(|settings| settings.ports).and_then(|ports| {
-            ports.into_values().flatten().flatten().find_map(|binding| binding.host_port?.parse().ok())
-        });
-        let mut instance = of_labels(response.name.as_deref(), &labels, published)?;
+        let mut instance = of_labels(response.name.as_deref(), &labels)?;
         instance.state = observed;
         // A container that was never started says `0001-01-01T00:00:00Z`.
         let started: Option<Timestamp> = state.started_at.and_then(|text| text.parse().ok());
@@ -62,9 +59,8 @@ impl Found {
 /// A container of a list.
 pub(super) fn listed(summary: &ContainerSummary) -> Result<Instance> {
     let labels = summary.labels.as_ref().ok_or_else(|| unreadable("labels"))?;
-    let published = summary.ports.iter().flatten().find_map(|port| port.public_port);
     let name = summary.names.iter().flatten().next();
-    let mut instance = of_labels(name.map(String::as_str), labels, published)?;
+    let mut instance = of_labels(name.map(String::as_str), labels)?;
     instance.state = match summary.state {
         Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED) => {
             InstanceState::Running
@@ -84,25 +80,17 @@ fn exit_code(status: &str) -> i64 {
 }
 
 /// What name and labels say; the rest is for the caller to fill in.
-fn of_labels(
-    name: Option<&str>,
-    labels: &HashMap<String, String>,
-    published: Option<u16>,
-) -> Result<Instance> {
+fn of_labels(name: Option<&str>, labels: &HashMap<String, String>) -> Result<Instance> {
     let read = |name: &'static str| labels.get(name).map(String::as_str).ok_or_else(|| unreadable(name));
     let deployment: DeploymentId = read(label::DEPLOYMENT)?.parse()?;
-    let port: u16 = read(label::PORT)?.parse().map_err(|_| unreadable(label::PORT))?;
-    let address = match labels.get(label::ADDRESS) {
-        Some(fixed) => SocketAddr::new(fixed.parse().map_err(|_| unreadable(label::ADDRESS))?, port),
-        // Port 0 while it does not run: the engine gives it another one when it starts.
-        None => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), published.unwrap_or_default()),
-    };
+    let address = read(label::ADDRESS)?.parse().map_err(|_| unreadable(label::ADDRESS))?;
+    let port = read(label::PORT)?.parse().map_err(|_| unreadable(label::PORT))?;
     Ok(Instance {
         name: instance_name(name.unwrap_or_default(), &deployment).ok_or_else(|| unreadable("name"))?,
         org: read(label::ORG)?.parse()?,
         app: read(label::APP)?.parse()?,
         deployment,
-        address,
+        address: SocketAddr::new(address, port),
         state: InstanceState::Running,
         started_at: None,
         restarts: 0,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,7 +24,7 @@ pub(crate) async fn engine() -> DockerEngine {
     let engine = DockerEngine::connect(&context(), "test").await.unwrap_or_else(|error| {
         panic!("these tests need a Docker engine; examples/setup/engine.sh starts one: {error:?}")
     });
-    let client = client();
+    let client = client().await;
     client.inspect_image(BASE).await.unwrap_or_else(|error| {
         panic!("these tests need the image {BASE}; examples/setup/base-images.sh makes it: {error}")
     });
@@ -31,10 +32,15 @@ pub(crate) async fn engine() -> DockerEngine {
 }
 
 /// A client of the same engine that goes round the adapters.
-pub(crate) fn client() -> bollard::Docker {
-    let version = bollard::ClientVersion { major_version: 1, minor_version: 41 };
+pub(crate) async fn client() -> bollard::Docker {
+    let version = bollard::API_DEFAULT_VERSION;
     let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-    bollard::Docker::connect_with_unix(&host, 60, &version).unwrap()
+    let client = if host.starts_with("unix://") {
+        bollard::Docker::connect_with_unix(&host, 60, version)
+    } else {
+        bollard::Docker::connect_with_http(&host, 60, version)
+    };
+    client.unwrap().negotiate_version().await.unwrap()
 }
 
 pub(crate) fn context() -> Context {
@@ -164,7 +170,8 @@ impl Bench {
         let log = Arc::new(Recorder::default());
         Self {
             builder: DockerBuilder::new(engine().await),
-            context: context().with_log(LogSink::to(log.clone())),
+            // Whatever a test waits for comes within this time, or the test fails.
+            context: context().with_log(LogSink::to(log.clone())).with_budget(Duration::from_secs(300)),
             log,
             org: OrgId::generate(&ids()),
             app: AppId::generate(&ids()),

@@ -6,5 +6,5 @@ mod syntax;
 mod words;
 mod writer;
 
-pub(crate) use reader::read;
+pub use reader::{DockerfileSummary, NamedImage, read_dockerfile};
 pub(crate) use writer::{DEFAULT_PORT, Installer, Writer};

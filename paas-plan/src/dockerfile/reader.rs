@@ -1,54 +1,108 @@
-//! Reads a Dockerfile as far as a plan needs it: its base images and its port.
+//! Reads a Dockerfile as far as planning and building need it: its images and its port.
 
 use std::collections::BTreeSet;
 
 use paas_core::{Error, Port, Result};
 
 use super::safety::{refuse_frontends, refuse_unsafe_lines, unsafe_line};
-use super::syntax::{Instruction, directives, logical_lines};
+use super::syntax::{Directive, Instruction, Joining, directives, logical_lines, readings};
 use super::words::{self, Variables};
 use crate::OPERATION;
 
 /// Far more than a Dockerfile needs; each is looked up before a build.
-const MAX_BASE_IMAGES: usize = 64;
+const MAX_IMAGES: usize = 64;
+/// Likewise; the length of each is bounded where it is expanded.
+const MAX_VARIABLES: usize = 1024;
 
-/// What a plan says of a Dockerfile.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Summary {
+/// What a Dockerfile says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerfileSummary {
     /// The images that it starts or copies from, in order, each once.
-    pub(crate) base_images: Vec<String>,
+    pub base_images: Vec<String>,
+    /// Every image that it may take something from, in whichever way its lines are read: versions of the engine
+    /// differ in which lines continue, and in heredocs. Whoever guards images looks at these.
+    pub named_images: Vec<NamedImage>,
     /// The first TCP port that its last stage exposes.
-    pub(crate) port: Option<Port>,
+    pub port: Option<Port>,
+    /// Its text for the engine: a `# syntax=` line, for which a frontend would be fetched from a registry, names
+    /// none. The other lines, and their numbers, are the same.
+    pub text: String,
 }
 
-/// Reads a Dockerfile.
+/// An image that a Dockerfile names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedImage {
+    /// Its name, as it stands there with the values of variables.
+    pub name: String,
+    /// The line that names it, from 1.
+    pub line: usize,
+}
+
+/// Reads a Dockerfile, and refuses one that would leave the build's sandbox.
 ///
 /// # Errors
 /// The user's, with the line: `unsafe_dockerfile` for what would leave the build's sandbox; else what cannot
-/// be understood.
-pub(crate) fn read(text: &str) -> Result<Summary> {
+/// be understood, or is too large.
+pub fn read_dockerfile(text: &str) -> Result<DockerfileSummary> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let directives = directives(text);
     refuse_frontends(text, &directives)?;
+    refuse_unsafe_lines(text)?;
     let escape = match directives.iter().find(|directive| directive.name == "escape") {
         Some(directive) if directive.value == "`" => '`',
         _ => '\\',
     };
-    refuse_unsafe_lines(text)?;
-    let mut reader = Reader::default();
-    for (line, text) in logical_lines(text, escape) {
-        reader.read(&Instruction::parse(line, &text, escape))?;
-    }
+    let reader = Reader::read(escape, logical_lines(text, escape, Joining::Escaped))?;
     if reader.stages == 0 {
         return Err(Error::invalid(OPERATION, "the Dockerfile has no FROM")
             .hint("start the Dockerfile with `FROM` and a base image"));
     }
-    Ok(Summary { base_images: reader.base_images, port: reader.port })
+    let mut named_images = reader.images.clone();
+    for (escape, lines) in readings(text) {
+        for image in Reader::read(escape, lines)?.images {
+            add(&mut named_images, image)?;
+        }
+    }
+    Ok(DockerfileSummary {
+        base_images: reader.images.into_iter().map(|image| image.name).collect(),
+        named_images,
+        port: reader.port,
+        text: without_syntax(text, &directives),
+    })
+}
+
+/// The text with another directive in the place of `# syntax=`: an empty line would end the directives.
+fn without_syntax(text: &str, directives: &[Directive]) -> String {
+    let is_syntax = |number| directives.iter().any(|found| found.line == number && found.name == "syntax");
+    let line = |(index, line)| match line {
+        "\n" | "\r\n" => line,
+        line if !is_syntax(index + 1) => line,
+        line if line.ends_with('\n') => "# frontend=built-in\n",
+        _ => "# frontend=built-in",
+    };
+    text.split_inclusive('\n').enumerate().map(line).collect()
+}
+
+/// Adds an image that is not there yet.
+fn add(images: &mut Vec<NamedImage>, image: NamedImage) -> Result<()> {
+    if images.iter().any(|known| known.name == image.name) {
+        return Ok(());
+    }
+    if images.len() == MAX_IMAGES {
+        return Err(too_large(image.line, &format!("uses more than {MAX_IMAGES} images"))
+            .hint("use fewer base images"));
+    }
+    images.push(image);
+    Ok(())
+}
+
+fn too_large(line: usize, what: &str) -> Error {
+    Error::invalid(OPERATION, format!("the Dockerfile {what} (line {line})")).code("too_large")
 }
 
 #[derive(Default)]
 struct Reader {
-    base_images: Vec<String>,
+    images: Vec<NamedImage>,
     stages: usize,
     /// The names of stages, in lower case.
     names: BTreeSet<String>,
@@ -60,17 +114,31 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&mut self, instruction: &Instruction) -> Result<()> {
+    fn read(escape: char, lines: Vec<(usize, String)>) -> Result<Self> {
+        let mut reader = Self::default();
+        for (line, text) in lines {
+            reader.take(&Instruction::parse(line, &text, escape), escape)?;
+        }
+        Ok(reader)
+    }
+
+    fn take(&mut self, instruction: &Instruction, escape: char) -> Result<()> {
         match instruction.keyword.as_str() {
-            "FROM" => self.start_stage(instruction)?,
+            "FROM" => self.start_stage(instruction, escape)?,
             "ARG" => {
                 for word in &instruction.words {
-                    self.define(word);
+                    self.define(instruction.line, word)?;
                 }
             }
             "ENV" => match instruction.words.as_slice() {
-                [name, value] if !name.contains('=') => self.define(&format!("{name}={value}")),
-                words => words.iter().for_each(|word| self.define(word)),
+                [name, value] if !name.contains('=') => {
+                    self.define(instruction.line, &format!("{name}={value}"))?;
+                }
+                words => {
+                    for word in words {
+                        self.define(instruction.line, word)?;
+                    }
+                }
             },
             "EXPOSE" if self.port.is_none() => {
                 self.port = instruction.words.iter().find_map(|word| tcp_port(word, &self.local));
@@ -82,7 +150,7 @@ impl Reader {
             }
             "RUN" => {
                 for mount in instruction.flag("mount") {
-                    if let Some(image) = mount.split(',').find_map(from_option) {
+                    for image in mount.split(',').filter_map(from_option) {
                         self.use_image(instruction.line, image)?;
                     }
                 }
@@ -92,22 +160,37 @@ impl Reader {
         Ok(())
     }
 
-    fn define(&mut self, word: &str) {
+    /// A value that is not known here leaves the variable unknown, so that no image's name is worked out from it.
+    fn define(&mut self, line: usize, word: &str) -> Result<()> {
         // `ARG NAME` in a stage takes the value from before the first `FROM`.
         let inherited = self.global.get(word).cloned();
-        let scope = if self.stages == 0 { &mut self.global } else { &mut self.local };
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) => (name, words::expand(value, scope)),
-            None => (word, inherited),
-        };
-        match value {
-            Some(value) => scope.insert(name.to_owned(), value),
-            None => scope.remove(name),
-        };
+        let is_in_stage = self.stages > 0;
+        let scope = if is_in_stage { &mut self.local } else { &mut self.global };
+        match word.split_once('=') {
+            Some((name, value)) => {
+                let value = words::expand(value, scope);
+                scope.insert(name.to_owned(), value);
+            }
+            None => {
+                if let Some(value) = inherited {
+                    // Before the first `FROM`, engines differ in whether this takes the value away.
+                    scope.insert(word.to_owned(), value.filter(|_| is_in_stage));
+                } else {
+                    scope.remove(word);
+                }
+            }
+        }
+        if scope.len() > MAX_VARIABLES {
+            return Err(too_large(line, &format!("sets more than {MAX_VARIABLES} variables"))
+                .hint("use fewer ARG and ENV"));
+        }
+        Ok(())
     }
 
-    fn start_stage(&mut self, instruction: &Instruction) -> Result<()> {
-        let (image, name) = match instruction.words.as_slice() {
+    fn start_stage(&mut self, instruction: &Instruction, escape: char) -> Result<()> {
+        // Here the frontend looks at spaces alone: quotes and escapes join no words.
+        let words: Vec<&str> = instruction.text.split_whitespace().collect();
+        let (image, name) = match words.as_slice() {
             [image] => (image, None),
             [image, r#as, name] if r#as.eq_ignore_ascii_case("as") => {
                 (image, Some(name.to_ascii_lowercase()))
@@ -115,14 +198,15 @@ impl Reader {
             // Not a stage to any frontend: inside of a heredoc it is a line like others, elsewhere the build says so.
             _ => return Ok(()),
         };
-        let Some(image) = words::expand(image, &self.global) else {
+        let expanded = words::next(image, escape).and_then(|(image, _)| words::expand(&image, &self.global));
+        let Some(image) = expanded else {
             return Err(Error::invalid(
                 OPERATION,
                 format!("the Dockerfile's line {} starts from an image that is not known", instruction.line),
             )
             .hint("give each variable in `FROM` a default: `ARG NAME=value` before the first `FROM`"));
         };
-        self.add(image, instruction.line)?;
+        self.add(words::bare(&image), instruction.line)?;
         self.names.extend(name);
         self.stages += 1;
         self.local.clear();
@@ -136,31 +220,22 @@ impl Reader {
             return Err(unsafe_line(line, "copies from an image that a variable names")
                 .hint("write the image's name itself, or a `FROM ... AS name` and that name"));
         }
-        if name.parse::<usize>().is_ok() { Ok(()) } else { self.add(name.to_owned(), line) }
+        if name.parse::<u32>().is_ok() { Ok(()) } else { self.add(words::bare(name), line) }
     }
 
-    fn add(&mut self, image: String, line: usize) -> Result<()> {
-        let is_stage = image == "scratch" || self.names.contains(&image.to_ascii_lowercase());
-        if is_stage || image.is_empty() || self.base_images.contains(&image) {
+    fn add(&mut self, name: String, line: usize) -> Result<()> {
+        let is_stage = name == "scratch" || self.names.contains(&name.to_ascii_lowercase());
+        if is_stage || name.is_empty() {
             return Ok(());
         }
-        if self.base_images.len() == MAX_BASE_IMAGES {
-            return Err(Error::invalid(
-                OPERATION,
-                format!("the Dockerfile uses more than {MAX_BASE_IMAGES} images (line {line})"),
-            )
-            .code("too_large")
-            .hint("use fewer base images"));
-        }
-        self.base_images.push(image);
-        Ok(())
+        add(&mut self.images, NamedImage { name, line })
     }
 }
 
-/// The value of `from=` in an option of a mount, whose names may be in capitals.
+/// The value of `from=` in an option of a mount, whose names may be in capitals, and which may be quoted.
 fn from_option(option: &str) -> Option<&str> {
     let (name, value) = option.split_once('=')?;
-    name.trim().eq_ignore_ascii_case("from").then_some(value)
+    name.trim().trim_start_matches('"').trim_start().eq_ignore_ascii_case("from").then_some(value)
 }
 
 fn tcp_port(word: &str, variables: &Variables) -> Option<Port> {
@@ -180,8 +255,8 @@ mod tests {
 
     use super::*;
 
-    fn summary(text: &str) -> Summary {
-        read(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    fn summary(text: &str) -> DockerfileSummary {
+        read_dockerfile(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
     }
 
     #[test]
@@ -220,7 +295,7 @@ mod tests {
     #[test]
     fn what_cannot_be_understood_is_the_users_fault() {
         for text in ["", "RUN x", "FROM $UNKNOWN", "ARG A=$A$A\nFROM $A", "FROM ${A%x}"] {
-            let error = read(text).unwrap_err();
+            let error = read_dockerfile(text).unwrap_err();
             assert_eq!((error.kind(), error.whose()), (Kind::Invalid, Fault::User), "{text}");
             assert!(error.hinted().is_some(), "{text}");
         }
@@ -230,7 +305,7 @@ mod tests {
     fn many_stages_are_read_and_many_images_refused() {
         assert_eq!(summary(&"FROM a\n".repeat(100_000)).base_images, ["a"]);
         let many: String = (0..100_000).map(|n| format!("FROM a{n}\n")).collect();
-        assert_eq!(read(&many).unwrap_err().reason(), Some("too_large"));
+        assert_eq!(read_dockerfile(&many).unwrap_err().reason(), Some("too_large"));
     }
 
     #[test]
@@ -239,18 +314,86 @@ mod tests {
         for n in 1..200 {
             text += &format!("ARG A{n}=$A{}$A{}\n", n - 1, n - 1);
         }
-        assert!(read(&(text + "FROM $A199")).is_err());
+        assert!(read_dockerfile(&(text + "FROM $A199")).is_err());
+    }
+
+    fn named(text: &str) -> Vec<String> {
+        summary(text).named_images.into_iter().map(|image| image.name).collect()
+    }
+
+    #[test]
+    fn every_way_to_name_an_image_is_seen() {
+        for text in [
+            "FROM a\nFROM theirs\\  AS b",
+            "FROM a\nfrom --platform=\"linux amd64\" 'theirs'",
+            "FROM a\nADD --from=theirs /x /y",
+            "FROM a\nCOPY \\\n # a comment\n\n --from=theirs /x /y",
+            "FROM a\r\nCOPY --fr\\om='theirs' /x /y\r\n",
+            "FROM a\nCOPY --chown=\u{e0}--from=theirs /x /y",
+            "FROM a\nONBUILD ONBUILD COPY --from=theirs /x /y",
+            "FROM a\nRUN --mount=type=bind,From=theirs,target=/x ls",
+            "FROM a\nRUN --mount=type=bind,from=a,from=theirs ls",
+            "FROM a\nRUN --mount=target=\"/x y\",from=theirs ls",
+            "FROM a\nRUN --mount='type=bind,\"from=theirs\",target=/x' ls",
+            "FROM a\nRUN --mount=type=cache,target=/x \\\n  --mount=\"from=theirs\" ls",
+            "FROM a\nRUN echo \\\\\nFROM theirs",
+            "# a comment\n# escape=`\nFROM a\nCOPY \\\n --from=theirs /x /y",
+            "# escape=`\nFROM a\nCOPY `\n --from=theirs /x /y",
+            "FROM a\nRUN <<E\ncat \\\nE\nFROM theirs",
+            "ARG A=the B=x\nARG Ax=a\nARG C=$A\"irs\"\nFROM a\nFROM $C",
+            "ARG A=theirs\nFROM a\nFROM \"$A\"",
+        ] {
+            assert!(named(text).contains(&"theirs".to_owned()), "{text}: {:?}", named(text));
+        }
+    }
+
+    #[test]
+    fn no_image_hides_behind_a_variable_that_is_not_known() {
+        let long = "x".repeat(5000);
+        for arguments in [
+            format!("ARG A={long}"),
+            "ARG A='$B'".to_owned(),
+            "ARG A=\\$B".to_owned(),
+            "ARG A=1\nARG A".to_owned(),
+            "ARG A=$TARGETARCH".to_owned(),
+            "ARG A=$BUILDKIT_CACHE_MOUNT_NS".to_owned(),
+        ] {
+            for image in ["${A:+theirs}", "a${A:-b}", "$A"] {
+                let error = read_dockerfile(&format!("{arguments}\nFROM {image}")).unwrap_err();
+                assert_eq!(error.kind(), Kind::Invalid, "{arguments}: {image}");
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_texts_are_bounded() {
+        let references = format!("ARG X={}\nFROM a", "$A".repeat(100_000));
+        assert_eq!(summary(&references).base_images, ["a"]);
+        let onbuild = format!("FROM a\n{}RUN x", "ONBUILD ".repeat(100_000));
+        assert_eq!(summary(&onbuild).base_images, ["a"]);
+        let arguments: String = (0..100_000).map(|n| format!("ARG A{n}=x\n")).collect();
+        assert_eq!(read_dockerfile(&(arguments + "FROM a")).unwrap_err().reason(), Some("too_large"));
+    }
+
+    #[test]
+    fn the_engine_gets_no_syntax_line_and_the_same_line_numbers() {
+        let text = |text| summary(text).text;
+        assert_eq!(
+            text("# syntax=docker/dockerfile:1\r\n# escape=`\nFROM a"),
+            "# frontend=built-in\n# escape=`\nFROM a"
+        );
+        assert_eq!(text("\u{feff}FROM a\n# syntax=evil\n"), "FROM a\n# syntax=evil\n");
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "((FROM|RUN|ADD|COPY|ARG|ENV|EXPOSE|ONBUILD|# syntax=)?[ -~\\n]{0,30}\n?){0,12}") {
-            let _ = read(&text);
+            let _ = read_dockerfile(&text);
         }
 
         #[test]
         fn any_characters_are_read_or_refused(text in "\\PC{0,80}") {
-            let _ = read(&text);
+            let _ = read_dockerfile(&text);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use paas_core::{Error, Result};
 
-use super::syntax::{Directive, Instruction, logical_lines};
+use super::syntax::{Directive, Instruction, readings};
 use crate::OPERATION;
 
 /// The error of a line that must not be in a Dockerfile.
@@ -36,16 +36,10 @@ pub(super) fn refuse_frontends(text: &str, directives: &[Directive]) -> Result<(
     Ok(())
 }
 
-/// Refuses what would reach out of the build's sandbox, however the lines are read.
-///
-/// Frontends differ in which lines continue and in heredocs: what one takes for the rest of a line is an
-/// instruction to the next. So lines are looked at alone, and joined by either escape character.
+/// Refuses what would reach out of the build's sandbox, in whichever way the lines are read.
 pub(super) fn refuse_unsafe_lines(text: &str) -> Result<()> {
-    for escape in ['\\', '`'] {
-        for (index, line) in text.lines().enumerate() {
-            refuse_unsafe(&Instruction::parse(index + 1, line, escape))?;
-        }
-        for (line, text) in logical_lines(text, escape) {
+    for (escape, lines) in readings(text) {
+        for (line, text) in lines {
             refuse_unsafe(&Instruction::parse(line, &text, escape))?;
         }
     }
@@ -101,7 +95,7 @@ fn may_be_remote(source: &str) -> bool {
 mod tests {
     use paas_core::{Fault, Kind};
 
-    use super::super::read;
+    use super::super::read_dockerfile;
 
     #[test]
     fn what_leaves_the_sandbox_is_refused_with_its_line() {
@@ -137,7 +131,7 @@ mod tests {
             (2, "FROM a\nADD git@example.com:x/y.git /x"),
             (2, "FROM a\nCOPY --from=$X /x /x"),
         ] {
-            let error = read(text).map(|summary| format!("{text}: {summary:?}")).unwrap_err();
+            let error = read_dockerfile(text).map(|summary| format!("{text}: {summary:?}")).unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid, "{text}");
             assert_eq!(error.whose(), Fault::User, "{text}");
             assert_eq!(error.reason(), Some("unsafe_dockerfile"), "{text}");
@@ -158,7 +152,7 @@ mod tests {
             "FROM a\nADD [\"a\", \"/x\"]",
             "FROM a\nADD --chown=1:1 [ab].txt /x",
         ] {
-            assert!(read(text).is_ok(), "{text}");
+            assert!(read_dockerfile(text).is_ok(), "{text}");
         }
     }
 }

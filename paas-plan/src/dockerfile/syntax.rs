@@ -28,20 +28,13 @@ impl Instruction {
                 rest = after;
                 continue;
             }
-            let mut flags = Vec::new();
-            let mut text = after;
-            while let Some((word, after)) = words::next(text, escape)
-                && word.starts_with("--")
-            {
-                flags.push(word);
-                text = after;
-            }
+            let (flags, text) = words::flags(after);
             return Self {
                 line,
                 keyword: keyword.to_ascii_uppercase(),
                 flags,
-                words: words::split(text, escape),
-                text: text.trim_start().to_owned(),
+                words: words::split(&text, escape),
+                text,
             };
         }
     }
@@ -87,8 +80,27 @@ pub(super) fn directives(text: &str) -> Vec<Directive> {
     directives
 }
 
+/// Which lines continue on the next one. Frontends differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joining {
+    /// Those that end with the escape character.
+    Escaped,
+    /// Those that end with one of them, not with two: newer frontends.
+    EscapedOnce,
+    /// None: what stands in a heredoc to one frontend is instructions to another.
+    Never,
+}
+
+/// The text in every way in which a frontend may read it: the escape character and the logical lines.
+pub(super) fn readings(text: &str) -> impl Iterator<Item = (char, Vec<(usize, String)>)> {
+    ['\\', '`'].into_iter().flat_map(move |escape| {
+        [Joining::Escaped, Joining::EscapedOnce, Joining::Never]
+            .map(|joining| (escape, logical_lines(text, escape, joining)))
+    })
+}
+
 /// The logical lines: comments are left out, continued lines joined.
-pub(super) fn logical_lines(text: &str, escape: char) -> Vec<(usize, String)> {
+pub(super) fn logical_lines(text: &str, escape: char, joining: Joining) -> Vec<(usize, String)> {
     let mut lines = Vec::new();
     let mut current: Option<(usize, String)> = None;
     for (index, line) in text.lines().enumerate() {
@@ -97,7 +109,12 @@ pub(super) fn logical_lines(text: &str, escape: char) -> Vec<(usize, String)> {
             continue;
         }
         let (_, joined) = current.get_or_insert_with(|| (index + 1, String::new()));
-        if let Some(start) = line.trim_end().strip_suffix(escape) {
+        let continued = line.trim_end().strip_suffix(escape).filter(|start| match joining {
+            Joining::Escaped => true,
+            Joining::EscapedOnce => !start.ends_with(escape),
+            Joining::Never => false,
+        });
+        if let Some(start) = continued {
             joined.push_str(start);
         } else {
             joined.push_str(line);
@@ -116,9 +133,17 @@ mod tests {
     fn joins_lines_and_leaves_out_comments() {
         let text = "# a\nRUN one \\\n  # between\n\n  two\r\nCMD x \\  \ny\nRUN open \\";
         assert_eq!(
-            logical_lines(text, '\\'),
+            logical_lines(text, '\\', Joining::Escaped),
             [(2, "RUN one   two".to_owned()), (6, "CMD x y".to_owned()), (8, "RUN open ".to_owned())]
         );
+    }
+
+    #[test]
+    fn a_doubled_escape_joins_in_some_frontends() {
+        let lines = |joining| logical_lines("RUN a \\\\\nFROM b", '\\', joining).len();
+        assert_eq!(lines(Joining::Escaped), 1);
+        assert_eq!(lines(Joining::EscapedOnce), 2);
+        assert_eq!(lines(Joining::Never), 2);
     }
 
     #[test]

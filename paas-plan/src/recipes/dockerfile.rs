@@ -5,7 +5,7 @@ use paas_core::{BuildPlan, Result};
 
 use super::{Recipe, Verdict};
 use crate::source::Source;
-use crate::{BaseImages, dockerfile};
+use crate::{BaseImages, read_dockerfile};
 
 const PATH: &str = "Dockerfile";
 
@@ -21,7 +21,7 @@ impl Recipe for Dockerfile {
 
     async fn judge(&self, source: &Source, _images: &BaseImages) -> Result<Verdict> {
         let Some(text) = source.manifest(PATH).await? else { return Ok(Verdict::Foreign) };
-        let summary = dockerfile::read(&text)?;
+        let summary = read_dockerfile(&text)?;
         let mut reasons = vec!["the repository has a Dockerfile, which wins over everything else".to_owned()];
         if let Some(port) = summary.port {
             reasons.push(format!("port {}, because the Dockerfile exposes it", port.number()));
