@@ -88,10 +88,17 @@ async fn a_used_connection_that_breaks_under_a_request_is_replaced() {
         read_head(&mut tcp).await;
     })
     .await;
-    let (_proxy, address) = routed(config(), &target).await;
+    // One worker, so that each request could find the connection of the one before.
+    let (_proxy, address) = routed(ProxyConfig { workers: 1, ..config() }, &target).await;
     let mut client = Client::connect(address).await;
     for _ in 0..50 {
         assert_eq!(client.get("app.localhost", "/").await.unwrap().status, 200);
+        // These can't be sent again: they get no used connection.
+        for request in ["POST / HTTP/1.1\r\nContent-Length: 0", "PUT / HTTP/1.1\r\nContent-Length: 2"] {
+            client.send(&format!("{request}\r\nHost: app.localhost\r\n\r\n")).await;
+            client.send(if request.starts_with("PUT") { "ok" } else { "" }).await;
+            assert_eq!(client.answer().await.unwrap().status, 200, "{request}");
+        }
     }
 }
 
