@@ -37,7 +37,7 @@ async fn routes_and_withdrawals_outlive_the_proxy() {
     let stale = route(&host("gone.localhost"), &[]);
     let error = proxy.publish(&context(), &stale, Generation(4)).await.unwrap_err();
     assert_eq!((error.reason(), error.whose()), (Some("stale_generation"), Fault::Platform));
-    assert!(error.hinted().unwrap().contains("backup"));
+    assert!(error.hinted().is_some());
 }
 
 #[tokio::test]
