@@ -26,7 +26,8 @@ pub struct ProxyConfig {
     pub directory: Option<PathBuf>,
     /// How many threads carry requests; 0 is one for each core.
     pub workers: usize,
-    /// How many client connections are open at most; more wait to be accepted.
+    /// How many client connections are open at most; more wait to be accepted. Fewer where the limit of open files
+    /// allows no more: each takes two, and a proxy raises its process's soft limit to the hard one.
     pub max_connections: usize,
     /// How long things may take.
     pub timeouts: Timeouts,

@@ -1,8 +1,8 @@
 //! What a proxy changes in heads: which host is meant, hop-by-hop headers, forwarded headers.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Version};
@@ -11,21 +11,31 @@ use crate::pages::Page;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Headers that programs believe when they come from a proxy, and that this one does not set: what a client wrote
 /// there is a lie. `Proxy` would become a variable of CGI programs (httpoxy).
-const SPOOFED: [HeaderName; 7] = [
-    FORWARDED,
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-ssl"),
-    HeaderName::from_static("proxy"),
+const SPOOFED: [&[u8]; 13] = [
+    b"forwarded",
+    b"proxy",
+    b"client-ip",
+    b"true-client-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"x-real-ip",
+    b"x-original-forwarded-for",
+    b"x-scheme",
+    b"x-url-scheme",
+    b"cf-connecting-ip",
+    b"fastly-client-ip",
+    b"front-end-https",
 ];
+
+/// Every name that begins so is of that kind too.
+const SPOOFED_PREFIX: &[u8] = b"x-forwarded";
 
 /// The longest host name.
 pub(crate) const MAX_HOST_BYTES: usize = 253;
@@ -76,16 +86,26 @@ fn normalise<'b>(authority: &[u8], buffer: &'b mut [u8; MAX_HOST_BYTES]) -> Opti
     std::str::from_utf8(target).ok()
 }
 
-/// True if the request asks to speak another protocol on its connection.
+/// True if the request asks to speak another protocol on its connection. HTTP/2 does not count: its requests would pass
+/// through the tunnel unseen, with whatever headers the client likes. Who asks for it is answered in HTTP/1.1.
 pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
+    let is_http = |protocol: &[u8]| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+        [b"h2".as_slice(), b"h2c", b"http"].iter().any(|http| name.eq_ignore_ascii_case(http))
+    };
     request.version() == Version::HTTP_11
-        && request.headers().contains_key(UPGRADE)
-        && request.headers().get_all(CONNECTION).iter().any(|value| {
-            value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-        })
+        && tokens(request.headers(), UPGRADE).next().is_some()
+        && !tokens(request.headers(), UPGRADE).any(is_http)
+        && tokens(request.headers(), CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// The members of a header that is a list.
+fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
 }
 
 /// True if repeating a request has the effect of sending it once (RFC 9110, 9.2.2).
@@ -118,9 +138,9 @@ pub(crate) fn prepare_request<B>(request: &mut Request<B>, client: &HeaderValue)
     // The proxy has sent `100 Continue` itself by the time that the instance gets the body.
     headers.remove(EXPECT);
     headers.remove(TE);
-    for name in &SPOOFED {
-        headers.remove(name);
-    }
+    // Only ever sent to change to HTTP/2, which is not done here.
+    headers.remove(HTTP2_SETTINGS);
+    remove_spoofed(headers);
     headers.insert(X_FORWARDED_FOR, client.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     match headers.get(HOST).cloned() {
@@ -128,6 +148,22 @@ pub(crate) fn prepare_request<B>(request: &mut Request<B>, client: &HeaderValue)
         None => headers.remove(X_FORWARDED_HOST),
     };
     Ok(())
+}
+
+fn remove_spoofed(headers: &mut HeaderMap) {
+    let spoofed: Vec<HeaderName> = headers.keys().filter(|name| is_spoofed(name)).cloned().collect();
+    for name in spoofed {
+        headers.remove(name);
+    }
+}
+
+fn is_spoofed(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    // WSGI and CGI programs can't tell `_` from `-`.
+    let begins = |with: &[u8]| {
+        name.len() >= with.len() && name.iter().zip(with).all(|(a, b)| a == b || (*a == b'_' && *b == b'-'))
+    };
+    begins(SPOOFED_PREFIX) || SPOOFED.iter().any(|spoofed| name.len() == spoofed.len() && begins(spoofed))
 }
 
 /// Makes of the instance's answer the one that the client gets.

@@ -61,7 +61,7 @@ impl Journal {
     ///
     /// # Errors
     /// `Unavailable`: the directory can't be read or written.
-    pub(crate) fn open(directory: &Path, lock: File, shared: Arc<Shared>) -> Result<Self> {
+    pub(crate) fn open(directory: &Path, lock: Arc<File>, shared: Arc<Shared>) -> Result<Self> {
         let unusable = |error: io::Error| {
             Error::new(Kind::Unavailable, "proxy.open_table", "the proxy's directory can't be used")
                 .hint("the directory must exist, be writable and have free space")
@@ -137,7 +137,7 @@ struct Writer {
     lines: usize,
     shared: Arc<Shared>,
     /// Held until the last change is written, so that no other proxy reads the file before.
-    _lock: File,
+    _lock: Arc<File>,
 }
 
 impl Writer {
@@ -223,26 +223,30 @@ fn load(path: &Path, table: &Table) -> io::Result<Found> {
         Err(error) => return Err(error),
     };
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let aside = path.with_extension("damaged");
     if lines.next().is_none_or(|head| head.trim_ascii_end() != HEAD.as_bytes()) {
-        let aside = path.with_extension("damaged");
         fs::rename(path, &aside)?;
         tracing::warn!(kept = %aside.display(), "the table on disk is unreadable: starting with no routes");
         return Ok(Found { lines: 0, is_intact: false });
     }
-    let (mut read, mut unreadable) = (0, 0);
+    let (mut read, mut unreadable, mut is_cut) = (0, 0, false);
     for line in lines {
-        // The last line may have been cut by a crash: its change was never answered.
         match serde_json::from_slice::<Line>(line) {
-            Ok(Line { host, generation, route }) if line.ends_with(b"\n") => {
+            // The last line may have been cut by a crash: its change was never answered.
+            _ if !line.ends_with(b"\n") => is_cut = true,
+            Ok(Line { host, generation, route }) => {
                 read += 1;
                 // A later line of the same host is the newer change, unless two were written at once.
                 let _ = table.change("proxy.open_table", &host, generation, route);
             }
-            _ => unreadable += 1,
+            Err(_) => unreadable += 1,
         }
     }
     if unreadable > 0 {
-        tracing::warn!(unreadable, read, "some lines of the table on disk are unreadable");
+        // A copy: the file itself is replaced in one step.
+        fs::copy(path, &aside)?;
+        let kept = aside.display();
+        tracing::warn!(unreadable, read, %kept, "some lines of the table on disk are unreadable");
     }
-    Ok(Found { lines: read, is_intact: unreadable == 0 })
+    Ok(Found { lines: read, is_intact: unreadable == 0 && !is_cut })
 }

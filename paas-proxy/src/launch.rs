@@ -2,11 +2,11 @@
 //!
 //! Whatever program is started gets two arguments: a fixed word and the configuration as JSON. `paas-proxy` knows
 //! them, and so does every program that calls [`run_if_asked`] first: then one file is enough to install. The new
-//! process says on its standard output how its start went, one line, and from then on only writes to its log.
+//! process says on its standard output how its start went, one line, and from then on only writes to its log. The same
+//! programs stop the proxy of a directory: `paas-proxy --stop-paas-proxy DIRECTORY`.
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,17 +16,19 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::config::ProxyConfig;
+use crate::config::{ProxyConfig, Timeouts};
+use crate::control::link;
+use crate::log::{self, Log};
 use crate::process;
 
 /// The word by which a program knows that it is to be the proxy.
 const ARGUMENT: &str = "--run-paas-proxy";
 
+/// The word by which a program knows that it is to stop the proxy of a directory.
+pub(crate) const STOP_ARGUMENT: &str = "--stop-paas-proxy";
+
 /// Names the proxy's program where it is not beside this one.
 const VARIABLE: &str = "PAAS_PROXY_BINARY";
-
-/// The log is begun anew at a start when it is longer than this; one old log is kept.
-const MAX_LOG_BYTES: u64 = 10 * 1024 * 1024;
 
 /// The longest report of a start.
 const MAX_REPORT_BYTES: u64 = 64 * 1024;
@@ -79,6 +81,17 @@ impl Launcher {
             })
     }
 
+    /// The program's path.
+    pub(crate) fn program(&self) -> io::Result<PathBuf> {
+        let current = match self {
+            Self::Program(program) => return std::path::absolute(program),
+            Self::CurrentProgram => env::current_exe()?,
+        };
+        // So Linux calls a file that was replaced, as by an upgrade: the new one is wanted.
+        let replaced = current.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+        Ok(replaced.unwrap_or(current))
+    }
+
     /// Starts the process and waits for its report. Dropping the wait leaves the process to itself.
     pub(crate) async fn start(&self, config: &ProxyConfig, directory: &Path) -> Result<Started> {
         const OPERATION: &str = "proxy.start_process";
@@ -87,11 +100,8 @@ impl Launcher {
                 .context("directory", directory.display())
                 .source(error)
         };
-        let program = match self {
-            Self::Program(program) => std::path::absolute(program).map_err(failed)?,
-            Self::CurrentProgram => env::current_exe().map_err(failed)?,
-        };
-        let log = open_log(directory).map_err(failed)?;
+        let program = self.program().map_err(failed)?;
+        let log = log::open(directory).map_err(failed)?;
         let config = serde_json::to_string(config).map_err(paas_core::error::map(OPERATION))?;
         let mut child = Command::new(&program)
             .arg(ARGUMENT)
@@ -128,47 +138,61 @@ impl Launcher {
     }
 }
 
-fn open_log(directory: &Path) -> io::Result<File> {
-    let mut builder = fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
-    builder.create(directory)?;
-    let path = directory.join("proxy.log");
-    if fs::metadata(&path).is_ok_and(|log| log.len() > MAX_LOG_BYTES) {
-        fs::rename(&path, path.with_extension("log.old"))?;
-    }
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-/// Becomes the proxy if this program was started to be it, and then never returns.
+/// Becomes the proxy if this program was started to be it, or stops one if it was started for that (with the arguments
+/// `--stop-paas-proxy DIRECTORY`), and then never returns.
 ///
 /// Call it first in `main`, before threads and runtimes, and give [`Launcher::CurrentProgram`] to
 /// [`ProxyClient::connect_or_spawn`](crate::ProxyClient::connect_or_spawn):
 ///
-/// ```no_run
+/// ```
 /// paas_proxy::run_if_asked();
 /// // … the program itself
 /// ```
 pub fn run_if_asked() {
     let mut arguments = env::args_os().skip(1);
-    if arguments.next().as_deref() != Some(OsStr::new(ARGUMENT)) {
-        return;
+    let word = arguments.next();
+    let argument = arguments.next().unwrap_or_default();
+    if word.as_deref() == Some(OsStr::new(ARGUMENT)) {
+        std::process::exit(match run(&argument.to_string_lossy()) {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::error!(error = ?error, "the proxy ends");
+                report(&Report::Failed(Failure::from(&error)));
+                1
+            }
+        });
     }
-    let config = arguments.next().unwrap_or_default();
-    std::process::exit(match run(&config.to_string_lossy()) {
-        Ok(()) => 0,
-        Err(error) => {
-            tracing::error!(error = ?error, "the proxy ends");
-            report(&Report::Failed(Failure::from(&error)));
-            1
-        }
-    });
+    if word.as_deref() == Some(OsStr::new(STOP_ARGUMENT)) {
+        let (text, code) = match stop(Path::new(&argument)) {
+            Ok(true) => ("the proxy has stopped".to_owned(), 0),
+            Ok(false) => ("no proxy runs in this directory".to_owned(), 0),
+            Err(error) => (format!("error: {error}"), 1),
+        };
+        // Nobody may be reading.
+        let _ = writeln!(io::stderr(), "{text}");
+        std::process::exit(code);
+    }
+}
+
+/// Stops the proxy that runs in the directory; false if none does.
+fn stop(directory: &Path) -> Result<bool> {
+    const OPERATION: &str = "proxy.stop";
+    let directory = std::path::absolute(directory)
+        .map_err(|error| Error::invalid(OPERATION, "name the proxy's directory").source(error))?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(paas_core::error::map(OPERATION))?
+        .block_on(link::stop(&directory, Timeouts::default().shutdown))
 }
 
 fn run(config: &str) -> Result<()> {
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
-    let config: ProxyConfig = serde_json::from_str(config).map_err(|error| {
+    let config: Result<ProxyConfig> = serde_json::from_str(config).map_err(|error| {
         Error::invalid("proxy.configure", "the proxy's configuration is not valid").source(error)
-    })?;
+    });
+    let log = Log::new(config.as_ref().ok().and_then(|config| config.directory.as_deref()));
+    tracing_subscriber::fmt().with_writer(log).with_ansi(false).init();
+    let config = config?;
     process::run(config, || report(&Report::Ready))
 }
 

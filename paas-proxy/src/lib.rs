@@ -28,21 +28,30 @@
 //! # How a request goes
 //! Threads, each with a runtime of its own, accept connections; hyper reads and writes HTTP/1.1. The table says by
 //! host whose turn it is; the request goes out on an idle connection of the same thread, or a new one. Bodies are
-//! streamed, never held. A request that an idle connection broke under is sent again if nothing of it was written,
-//! or if it is idempotent and has no body.
+//! streamed, never held. A request that is idempotent and has no body may go out on an idle connection, and is sent
+//! again if that broke under it; any other gets a new connection.
 //!
 //! # Files in the directory
 //! `routes.journal` the table, one line for each change; `lock` held while a proxy runs; `control.sock` and
-//! `proxy.log` of the process. Its owner alone can enter it.
+//! `proxy.log` of the process. The files are their owner's alone, and others may not write in the directory. What was
+//! unreadable of the table is kept in `routes.damaged`.
+//!
+//! # Stopping, upgrading
+//! `paas-proxy --stop-paas-proxy DIRECTORY`, as every program that calls [`run_if_asked`], stops the process of a
+//! directory: at once it accepts no more, and it ends when its requests have. A server that runs on the directory
+//! brings the next one, of the program that is installed then, within a moment; its first answers wait for no request
+//! of the old one.
 
 mod body;
 mod config;
 mod control;
+mod descriptors;
 mod framing;
 mod headers;
 mod journal;
 mod launch;
 mod lock;
+mod log;
 mod pages;
 mod probe;
 mod process;

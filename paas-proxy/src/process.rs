@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use paas_core::{Clock, Error, Result, SystemClock};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
+use rustix::fs::Mode;
+use rustix::process::{setsid, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -15,9 +16,8 @@ use crate::proxy::Proxy;
 pub(crate) fn run(config: ProxyConfig, ready: impl FnOnce()) -> Result<()> {
     // Signals to the starter's terminal or session do not reach it. It fails for a leader, who has one already.
     let _ = setsid();
-    // Each request takes two file descriptors; the usual soft limit is 1024.
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    // Whatever it makes is its owner's alone from the first moment on, the socket included.
+    umask(Mode::RWXG | Mode::RWXO);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -37,7 +37,9 @@ async fn serve(config: ProxyConfig, ready: impl FnOnce()) -> Result<()> {
     let proxy = Arc::new(Proxy::start(config, Arc::clone(&clock)).await?);
     let listener = bind(&directory)?;
     let stopping = CancellationToken::new();
-    let server = Server { proxy: Arc::clone(&proxy), clock, stopping: stopping.clone() };
+    let closing = CancellationToken::new();
+    let server =
+        Server { proxy: Arc::clone(&proxy), clock, stopping: stopping.clone(), closing: closing.clone() };
     tracing::info!(address = %proxy.address(), directory = %directory.display(), "the proxy serves");
     ready();
     tokio::select! {
@@ -48,6 +50,7 @@ async fn serve(config: ProxyConfig, ready: impl FnOnce()) -> Result<()> {
         () = server.run(listener) => {}
     }
     tracing::info!("the proxy stops; requests in flight may end");
+    closing.cancel();
     proxy.stop().await;
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! The proxy within a program.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ProxyConfig, url};
+use crate::descriptors::max_connections;
 use crate::journal::Journal;
 use crate::lock::locked;
 use crate::probe::probe;
@@ -46,8 +48,8 @@ impl Proxy {
     /// Reads the table from the directory, if there is one, and serves it.
     ///
     /// # Errors
-    /// `Unavailable`, with the code `address_in_use`, `address_denied` or `directory_in_use` where that is the
-    /// reason.
+    /// `Unavailable`, with the code `address_in_use`, `address_denied`, `directory_in_use` or `directory_open` (others
+    /// can write there) where that is the reason.
     pub async fn start(config: ProxyConfig, clock: Arc<dyn Clock>) -> Result<Self> {
         // It opens files and starts threads.
         tokio::task::spawn_blocking(move || Self::open(&config, clock))
@@ -58,10 +60,12 @@ impl Proxy {
     fn open(config: &ProxyConfig, clock: Arc<dyn Clock>) -> Result<Self> {
         let count = config.worker_count();
         let shared = Arc::new(Shared { table: Table::new(count), timeouts: config.timeouts, clock });
-        let lock = config.directory.as_deref().map(own).transpose()?;
+        let lock = config.directory.as_deref().map(own).transpose()?.map(Arc::new);
         let listener = listen(config.listen)?;
-        let journal = match (&config.directory, lock) {
-            (Some(directory), Some(lock)) => Some(Journal::open(directory, lock, Arc::clone(&shared))?),
+        let journal = match (&config.directory, &lock) {
+            (Some(directory), Some(lock)) => {
+                Some(Journal::open(directory, Arc::clone(lock), Arc::clone(&shared))?)
+            }
             _ => None,
         };
         let address = listener.local_addr().map_err(paas_core::error::map("proxy.start"))?;
@@ -74,11 +78,12 @@ impl Proxy {
             ending: CancellationToken::new(),
             workers: Mutex::default(),
         };
-        let places = Arc::new(Semaphore::new(config.max_connections));
+        let places = Arc::new(Semaphore::new(max_connections(config.max_connections)));
         for index in 0..count {
             // Dropping the proxy on an error ends the workers that run already.
-            let worker =
-                proxy.worker(index, &listener, &places).map_err(paas_core::error::map("proxy.start"))?;
+            let worker = proxy
+                .worker(index, &listener, &places, lock.clone())
+                .map_err(paas_core::error::map("proxy.start"))?;
             locked(&proxy.workers).push(worker);
         }
         Ok(proxy)
@@ -89,6 +94,7 @@ impl Proxy {
         index: usize,
         listener: &std::net::TcpListener,
         places: &Arc<Semaphore>,
+        lock: Option<Arc<File>>,
     ) -> io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
@@ -101,6 +107,7 @@ impl Proxy {
             places: Arc::clone(places),
             stopping: self.stopping.clone(),
             ending: self.ending.clone(),
+            lock,
         };
         std::thread::Builder::new()
             .name(format!("proxy-{index}"))
@@ -247,28 +254,29 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-/// Makes the directory, readable by its owner only, and locks it.
+/// Makes the directory, if it is not there, and locks it.
 fn own(directory: &Path) -> Result<File> {
     const OPERATION: &str = "proxy.lock_directory";
-    let unusable = |error: io::Error| {
-        Error::new(Kind::Unavailable, OPERATION, "the proxy's directory can't be used")
-            .context("directory", directory.display())
-            .source(error)
+    let failure = |message: &'static str| {
+        Error::new(Kind::Unavailable, OPERATION, message).context("directory", directory.display())
     };
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory).map_err(unusable)?;
-    let lock = File::create(directory.join("lock")).map_err(unusable)?;
+    let unusable = |error: io::Error| failure("the proxy's directory can't be used").source(error);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
+    let mode = fs::metadata(directory).map_err(unusable)?.permissions().mode();
+    if mode & 0o022 != 0 {
+        // They could put files of their own in the place of the proxy's.
+        return Err(failure("others can write in the proxy's directory")
+            .code("directory_open")
+            .hint(format!("`chmod go-w {}`, or choose a directory of its own", directory.display())));
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let lock = options.open(directory.join("lock")).map_err(unusable)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::new(Kind::Unavailable, OPERATION, "another proxy uses this directory")
-                .code("directory_in_use")
-                .hint("one proxy needs a directory for itself")
-                .context("directory", directory.display()))
-        }
+        Err(TryLockError::WouldBlock) => Err(failure("another proxy uses this directory")
+            .code("directory_in_use")
+            .hint("one proxy needs a directory for itself")),
         Err(TryLockError::Error(error)) => Err(unusable(error)),
     }
 }

@@ -1,30 +1,31 @@
 //! One request: from the client's head to the instance's answer.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
 
-use http::header::HeaderValue;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use paas_core::Clock;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::TaskTracker;
 
 use crate::body::{RequestBody, ResponseBody};
 use crate::config::Timeouts;
 use crate::headers::{self, MAX_HOST_BYTES};
 use crate::pages::Page;
+use crate::stream::Signs;
 use crate::table::{Picked, Table};
 use crate::tunnel;
 use crate::upstream::{ConnectLimits, Connection, Lease, Upstream};
 
-/// How often a request is tried: once, again after a closed idle connection, and again on another instance.
+/// How often a request is tried: once, again after a closed idle connection, and again after another.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// A request that can't be repeated only uses a connection that was in use this recently: the instance is then
-/// unlikely to be closing it.
-const FRESH: Duration = Duration::from_secs(1);
+/// On how many instances a connection is tried.
+const MAX_INSTANCES: usize = 3;
 
 /// What all connections of a proxy share.
 #[derive(Debug)]
@@ -52,8 +53,10 @@ pub(crate) struct Client {
     pub(crate) worker: usize,
     /// Its address, as instances are told.
     pub(crate) address: HeaderValue,
-    /// Set once its requests can't be told apart for certain.
-    pub(crate) ambiguous: Arc<AtomicBool>,
+    /// What its bytes have shown.
+    pub(crate) signs: Arc<Signs>,
+    /// Where its tunnel is counted, when it becomes one: a stop waits for it.
+    pub(crate) connections: TaskTracker,
     /// How many requests began and how many ended: what tells a busy client from a silent one.
     pub(crate) begun: AtomicU32,
     pub(crate) ended: AtomicU32,
@@ -96,7 +99,7 @@ pub(crate) async fn serve(
 
 async fn route(busy: Busy, mut request: Request<Incoming>) -> Result<Response<ResponseBody>, Page> {
     let client = busy.client();
-    if client.ambiguous.load(Ordering::Relaxed) {
+    if client.signs.is_ambiguous() {
         return Err(Page::BadRequest);
     }
     let mut buffer = [0; MAX_HOST_BYTES];
@@ -105,20 +108,42 @@ async fn route(busy: Busy, mut request: Request<Incoming>) -> Result<Response<Re
         return Err(Page::MethodNotAllowed);
     }
     // Unknown hosts are told apart before anything is changed.
-    let upstream = pick(client, host)?;
+    let upstream = pick(client, host, &[])?;
     if headers::wants_upgrade(&request) {
-        return tunnel::open(busy, upstream, request).await;
+        return tunnel::open(busy, host, upstream, request).await;
     }
     headers::prepare_request(&mut request, &client.address)?;
     forward(busy, host, upstream, request).await
 }
 
-/// The instance whose turn it is.
-fn pick(client: &Client, host: &str) -> Result<Arc<Upstream>, Page> {
-    match client.shared.table.pick(host) {
+/// The instance whose turn it is, one that was not tried yet if there is one.
+fn pick(client: &Client, host: &str, tried: &[SocketAddr]) -> Result<Arc<Upstream>, Page> {
+    match client.shared.table.pick(host, tried) {
         Picked::Upstream(upstream) => Ok(upstream),
         Picked::Stopped => Err(Page::Stopped),
         Picked::Unknown => Err(Page::UnknownHost),
+    }
+}
+
+/// Opens a connection to the instance, or else to another of the host: one beside it, or one that replaced it meanwhile.
+pub(crate) async fn connect(
+    client: &Client,
+    host: &str,
+    mut upstream: Arc<Upstream>,
+) -> Result<(Arc<Upstream>, Connection), Page> {
+    let mut tried = Vec::new();
+    loop {
+        let error = match upstream.connect(client.shared.connect_limits()).await {
+            Ok(connection) => return Ok((upstream, connection)),
+            Err(error) => error,
+        };
+        tracing::debug!(address = %upstream.address(), %error, "no connection to the instance");
+        tried.push(upstream.address());
+        let other = pick(client, host, &tried)?;
+        if tried.len() == MAX_INSTANCES || tried.contains(&other.address()) {
+            return Err(error.page());
+        }
+        upstream = other;
     }
 }
 
@@ -130,38 +155,31 @@ async fn forward(
 ) -> Result<Response<ResponseBody>, Page> {
     let client = busy.client();
     let shared = &client.shared;
-    let now = shared.clock.elapsed();
     let is_idempotent = headers::is_idempotent(request.method());
     let (mut request, sent) = {
         let (head, incoming) = request.into_parts();
         let (body, sent) = RequestBody::new(incoming, shared.timeouts.idle_body);
         (Request::from_parts(head, body), sent)
     };
-    let mut may_reuse = true;
-    let mut attempt = 1;
-    loop {
-        let at_most = if is_idempotent { Duration::MAX } else { FRESH };
-        let reused = if may_reuse { upstream.idle(client.worker, now, at_most) } else { None };
-        let is_reused = reused.is_some();
+    // The instance may close a used connection under the request, which then can't be told from one that had its
+    // effect. What can't be sent again goes out on a new connection, whose use comes right behind its opening.
+    let is_repeatable = is_idempotent && sent.is_none();
+    let mut may_reuse = is_repeatable;
+    if !is_repeatable {
+        // The instance is the one to close it, and so to keep its remains: a proxy would run out of local ports.
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    for _ in 0..MAX_ATTEMPTS {
+        let reused = if may_reuse { upstream.idle(client.worker) } else { None };
+        let copy = reused.is_some().then(|| copy_of(&request));
         let mut connection = match reused {
             Some(connection) => connection,
-            None => match upstream.connect(shared.connect_limits()).await {
-                Ok(connection) => connection,
-                // Nothing was sent: another instance may answer, or the one that replaced this meanwhile.
-                Err(error) => {
-                    tracing::debug!(address = %upstream.address(), %error, "no connection to the instance");
-                    let other = pick(client, host)?;
-                    if attempt == MAX_ATTEMPTS || Arc::ptr_eq(&other, &upstream) {
-                        return Err(error.page());
-                    }
-                    upstream = other;
-                    attempt += 1;
-                    continue;
-                }
-            },
+            None => {
+                let connection;
+                (upstream, connection) = connect(client, host, upstream).await?;
+                connection
+            }
         };
-        // For the case that the instance closes a used connection under the request.
-        let copy = (is_reused && is_idempotent && sent.is_none()).then(|| copy_of(&request));
         match answer(shared, &mut connection, request, sent.as_deref()).await {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(Page::BadGateway); // nobody asked for it
@@ -169,22 +187,18 @@ async fn forward(
             Ok(mut response) => {
                 headers::prepare_response(response.headers_mut());
                 *response.version_mut() = Version::HTTP_11;
-                let lease = Lease { upstream, connection, worker: client.worker, now, sent };
+                let lease = Lease { upstream, connection, worker: client.worker, sent };
                 let idle_limit = shared.timeouts.idle_body;
                 return Ok(response.map(|body| ResponseBody::upstream(body, lease, busy, idle_limit)));
             }
-            Err(Failed::Unsent(again)) if attempt < MAX_ATTEMPTS => request = *again,
-            Err(Failed::Closed) => match copy {
-                Some(again) if attempt < MAX_ATTEMPTS => request = again,
-                _ => return Err(Page::BadGateway),
-            },
+            Err(Failed::Unsent(again)) => request = *again,
+            Err(Failed::Closed) => request = copy.ok_or(Page::BadGateway)?,
             Err(Failed::Answered(page)) => return Err(page),
-            Err(Failed::Unsent(_)) => return Err(Page::BadGateway),
         }
-        attempt += 1;
         may_reuse = false;
-        upstream = pick(client, host)?;
+        upstream = pick(client, host, &[])?;
     }
+    Err(Page::BadGateway)
 }
 
 fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {

@@ -24,11 +24,30 @@ pub(crate) struct Stream {
     watched: Option<Watched>,
 }
 
-/// Watches the requests that come in, and says so once one is ambiguous.
+/// Watches the requests that come in.
 #[derive(Debug)]
 struct Watched {
     framing: Framing,
-    ambiguous: Arc<AtomicBool>,
+    signs: Arc<Signs>,
+}
+
+/// What a client's connection shows while hyper has it.
+#[derive(Debug, Default)]
+pub(crate) struct Signs {
+    ambiguous: AtomicBool,
+    stalled: AtomicBool,
+}
+
+impl Signs {
+    /// True once its requests can't be told apart for certain.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.ambiguous.load(Ordering::Relaxed)
+    }
+
+    /// True while there are bytes that the client does not take yet.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
 }
 
 impl Stream {
@@ -37,9 +56,9 @@ impl Stream {
         Self { tcp: TokioIo::new(tcp), write_limit, write_idle: IdleTimer::default(), watched: None }
     }
 
-    /// A client's connection; `ambiguous` is set once its requests can't be told apart for certain.
-    pub(crate) fn client(tcp: TcpStream, write_limit: Duration, ambiguous: Arc<AtomicBool>) -> Self {
-        let watched = Watched { framing: Framing::default(), ambiguous };
+    /// A client's connection, which shows `signs`.
+    pub(crate) fn client(tcp: TcpStream, write_limit: Duration, signs: Arc<Signs>) -> Self {
+        let watched = Watched { framing: Framing::default(), signs };
         Self { watched: Some(watched), ..Self::upstream(tcp, write_limit) }
     }
 
@@ -49,6 +68,9 @@ impl Stream {
     }
 
     fn written<T>(&mut self, context: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Some(watched) = &self.watched {
+            watched.signs.stalled.store(result.is_pending(), Ordering::Relaxed);
+        }
         if result.is_ready() {
             self.write_idle.reset();
             return result;
@@ -75,7 +97,7 @@ impl Read for Stream {
         ready!(Pin::new(&mut this.tcp).poll_read(context, buffer.unfilled()))?;
         watched.framing.observe(buffer.filled());
         if watched.framing.is_ambiguous() {
-            watched.ambiguous.store(true, Ordering::Relaxed);
+            watched.signs.ambiguous.store(true, Ordering::Relaxed);
         }
         cursor.put_slice(buffer.filled());
         Poll::Ready(Ok(()))

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +17,7 @@ const SHARDS: usize = 8192;
 
 /// How many withdrawals are remembered. The oldest is forgotten first: a change that is older still than it would
 /// then be taken.
-const MAX_TOMBSTONES: usize = 65_536;
+pub(crate) const MAX_TOMBSTONES: usize = 65_536;
 
 /// Which instances answer for which host.
 ///
@@ -93,8 +94,9 @@ impl Table {
         &self.registry
     }
 
-    /// The instance whose turn it is to answer for `host`, which is in lower case.
-    pub(crate) fn pick(&self, host: &str) -> Picked {
+    /// The instance whose turn it is to answer for `host`, which is in lower case; one of `tried` only if there is no
+    /// other.
+    pub(crate) fn pick(&self, host: &str, tried: &[SocketAddr]) -> Picked {
         let entries = self.shard(host).entries.load();
         let Some(entry) = entries.get(host) else { return Picked::Unknown };
         if entry.serving.route.is_none() {
@@ -103,7 +105,12 @@ impl Table {
         let upstream = match &*entry.upstreams {
             [] => return Picked::Stopped,
             [only] => only,
-            several => &several[entry.turn.fetch_add(1, Ordering::Relaxed) % several.len()],
+            several => {
+                let turn = entry.turn.fetch_add(1, Ordering::Relaxed) % several.len();
+                let (earlier, later) = several.split_at(turn);
+                let untried = |upstream: &&Arc<Upstream>| !tried.contains(&upstream.address());
+                later.iter().chain(earlier).find(untried).unwrap_or(&several[turn])
+            }
         };
         Picked::Upstream(Arc::clone(upstream))
     }

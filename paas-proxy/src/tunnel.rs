@@ -17,7 +17,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use crate::body::{RequestBody, ResponseBody};
 use crate::headers;
 use crate::pages::Page;
-use crate::service::{Busy, Failed, answer};
+use crate::service::{Busy, Failed, answer, connect};
 use crate::stream::Stream;
 use crate::upstream::{Lease, Upstream};
 
@@ -25,6 +25,7 @@ use crate::upstream::{Lease, Upstream};
 /// answer is passed on like any other.
 pub(crate) async fn open(
     busy: Busy,
+    host: &str,
     upstream: Arc<Upstream>,
     mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Page> {
@@ -38,8 +39,7 @@ pub(crate) async fn open(
     let (head, incoming) = request.into_parts();
     let (body, sent) = RequestBody::new(incoming, shared.timeouts.idle_body);
     let request = Request::from_parts(head, body);
-    let now = shared.clock.elapsed();
-    let mut connection = upstream.connect(shared.connect_limits()).await.map_err(|error| error.page())?;
+    let (upstream, mut connection) = connect(&client, host, upstream).await?;
     let mut response =
         answer(shared, &mut connection, request, sent.as_deref()).await.map_err(|failed| match failed {
             Failed::Answered(page) => page,
@@ -50,15 +50,15 @@ pub(crate) async fn open(
     let idle_limit = shared.timeouts.idle_body;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         headers::prepare_response(response.headers_mut());
-        let lease = Lease { upstream, connection, worker: client.worker, now, sent };
+        let lease = Lease { upstream, connection, worker: client.worker, sent };
         return Ok(response.map(|body| ResponseBody::upstream(body, lease, busy, idle_limit)));
     }
     let from_instance = hyper::upgrade::on(&mut response);
     let protocol = response.headers().get(UPGRADE).cloned();
     headers::prepare_response(response.headers_mut());
     mark_upgrade(response.headers_mut(), protocol);
-    // It ends with either side, when the instance's connections are cut, or with the worker.
-    tokio::spawn(async move {
+    // It ends with either side, when the instance's connections are cut, or with the worker, which waits for it.
+    client.connections.spawn(async move {
         let cut = upstream.cut().clone();
         let ended = cut.run_until_cancelled(tunnel(from_client, from_instance, idle_limit)).await;
         if let Some(Err(error)) = ended {

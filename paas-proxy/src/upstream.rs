@@ -139,20 +139,16 @@ impl Upstream {
         self.target.address
     }
 
-    /// An unused connection that still seems open and was last used no longer than `at_most` ago.
-    pub(crate) fn idle(&self, worker: usize, now: Duration, at_most: Duration) -> Option<Connection> {
+    /// An unused connection that still seems open.
+    pub(crate) fn idle(&self, worker: usize) -> Option<Connection> {
         let mut idle = locked(self.idle.get(worker)?);
         // The last one used first: it is the least likely to be closed by the other side.
         while let Some(connection) = idle.pop() {
-            if !connection.sender.is_ready() {
-                continue; // closed, or still busy with a request body that the instance did not want
+            // Else it is closed, or still busy with a request body that the instance did not want.
+            if connection.sender.is_ready() {
+                connection.idle_rounds.store(LEASED, Ordering::Relaxed);
+                return Some(connection);
             }
-            if now.saturating_sub(connection.used_at) > at_most {
-                idle.push(connection);
-                return None;
-            }
-            connection.idle_rounds.store(LEASED, Ordering::Relaxed);
-            return Some(connection);
         }
         None
     }
@@ -181,7 +177,7 @@ impl Upstream {
                 }
             }
         });
-        Ok(Connection { sender, used_at: Duration::ZERO, idle_rounds })
+        Ok(Connection { sender, idle_rounds })
     }
 
     fn keep(&self, worker: usize, connection: Connection) {
@@ -253,7 +249,6 @@ pub(crate) async fn open(address: SocketAddr, limit: Duration) -> Result<TcpStre
 pub(crate) struct Connection {
     /// Where requests go in.
     pub(crate) sender: SendRequest<RequestBody>,
-    used_at: Duration,
     /// For how many of its driver's rounds it has been unused, or [`LEASED`].
     idle_rounds: Arc<AtomicU8>,
 }
@@ -270,8 +265,6 @@ pub(crate) struct Lease {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) connection: Connection,
     pub(crate) worker: usize,
-    /// When the request was taken up.
-    pub(crate) now: Duration,
     /// Says whether all of the request's body went out, if it had one.
     pub(crate) sent: Option<Arc<AtomicBool>>,
 }
@@ -279,9 +272,8 @@ pub(crate) struct Lease {
 impl Lease {
     /// The whole answer came. The connection is kept for the next request, unless the instance answered before it
     /// had the whole request.
-    pub(crate) fn finish(mut self) {
+    pub(crate) fn finish(self) {
         if self.sent.is_none_or(|sent| sent.load(Ordering::Acquire)) {
-            self.connection.used_at = self.now;
             self.connection.idle_rounds.store(0, Ordering::Relaxed);
             self.upstream.keep(self.worker, self.connection);
         }

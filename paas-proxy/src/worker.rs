@@ -1,9 +1,10 @@
 //! The threads that carry requests: each accepts, serves and connects on a runtime of its own.
 
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::header::HeaderValue;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::service::{Client, Shared, serve};
-use crate::stream::Stream;
+use crate::stream::{Signs, Stream};
 use crate::timer::sleep;
 
 /// The longest head of a request.
@@ -23,6 +24,9 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// How long to wait when no connection can be accepted, as when all file descriptors are in use.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
+
+/// How often that is said at most.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One of them.
 #[derive(Debug)]
@@ -35,15 +39,19 @@ pub(crate) struct Worker {
     pub(crate) stopping: CancellationToken,
     /// Fires to end at once.
     pub(crate) ending: CancellationToken,
+    /// The directory's, held as long as the port is: who has the one can have the other.
+    pub(crate) lock: Option<Arc<File>>,
 }
 
 impl Worker {
     /// Carries requests until it is stopped.
-    pub(crate) async fn run(self, listener: TcpListener) {
+    pub(crate) async fn run(mut self, listener: TcpListener) {
         let connections = TaskTracker::new();
         let ending = self.ending.clone();
+        let lock = self.lock.take();
         let stopped = async {
             self.accept(listener, &connections).await;
+            drop(lock);
             connections.close();
             // Those that do not end by then are closed with the runtime.
             let _ = tokio::time::timeout(self.shared.timeouts.shutdown, connections.wait()).await;
@@ -53,14 +61,19 @@ impl Worker {
 
     async fn accept(&self, listener: TcpListener, connections: &TaskTracker) {
         let accepting = async {
+            let mut warned_at: Option<Duration> = None;
             loop {
                 let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((tcp, peer)) => {
-                        connections.spawn(self.connection(tcp, peer, place));
+                        connections.spawn(self.connection(tcp, peer, place, connections));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "no connection can be accepted");
+                        let now = self.shared.clock.elapsed();
+                        if warned_at.is_none_or(|at| now.saturating_sub(at) >= ACCEPT_WARNING_INTERVAL) {
+                            warned_at = Some(now);
+                            tracing::warn!(%error, "no connection can be accepted");
+                        }
                         sleep(ACCEPT_BACK_OFF).await;
                     }
                 }
@@ -74,13 +87,15 @@ impl Worker {
         tcp: TcpStream,
         peer: SocketAddr,
         place: OwnedSemaphorePermit,
+        connections: &TaskTracker,
     ) -> impl Future<Output = ()> + use<> {
-        let ambiguous = Arc::new(AtomicBool::new(false));
+        let signs = Arc::new(Signs::default());
         let client = Arc::new(Client {
             shared: Arc::clone(&self.shared),
             worker: self.index,
             address: forwarded_for(peer.ip()),
-            ambiguous: Arc::clone(&ambiguous),
+            signs: Arc::clone(&signs),
+            connections: connections.clone(),
             begun: AtomicU32::new(0),
             ended: AtomicU32::new(0),
             _permit: place,
@@ -95,7 +110,7 @@ impl Worker {
             let connection = http1::Builder::new()
                 .max_buf_size(MAX_HEAD_BYTES)
                 .serve_connection(
-                    Stream::client(tcp, timeouts.idle_body, ambiguous),
+                    Stream::client(tcp, timeouts.idle_body, Arc::clone(&signs)),
                     service_fn(move |request| serve(Arc::clone(&serving), request)),
                 )
                 .with_upgrades();
@@ -122,8 +137,10 @@ impl Worker {
                     }
                 }
                 let begun = client.begun.load(Ordering::Relaxed);
-                if begun == seen && client.ended.load(Ordering::Relaxed) == begun {
-                    return; // silent for a whole round, or too slow with a head
+                let is_silent = begun == seen && client.ended.load(Ordering::Relaxed) == begun;
+                // Of an answer that has ended, the last bytes may still be on their way.
+                if is_silent && !signs.is_stalled() {
+                    return; // for a whole round, or too slow with a head
                 }
                 seen = begun;
             }

@@ -3,11 +3,15 @@
 //! A connection carries one call at a time; hanging up cancels it. The first call says the protocol's number.
 
 pub(crate) mod client;
+pub(crate) mod link;
+mod published;
 pub(crate) mod server;
+mod watch;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use paas_core::{Failure, Generation, HealthCheck, Host, InstanceName, Probe, Route, Serving};
 use serde::de::DeserializeOwned;
@@ -15,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-/// Changes whenever an older side could misunderstand a newer one.
+/// Changes whenever an older side could misunderstand a newer one. `hello` and `stop` keep their form in all of them,
+/// so that a process of any protocol can be told to make room.
 const PROTOCOL: u32 = 1;
 
 /// The longest message: a route with thousands of targets.
@@ -33,6 +38,14 @@ struct Request {
     /// What is left of the caller's time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     budget_milliseconds: Option<u64>,
+}
+
+impl Request {
+    /// A call of a caller who has this much time.
+    fn within(budget: Duration, call: Call) -> Self {
+        let budget_milliseconds = Some(u64::try_from(budget.as_millis()).unwrap_or(u64::MAX));
+        Self { call, budget_milliseconds }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,6 +107,12 @@ impl Wire {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(Some(serde_json::from_slice(&line)?))
+    }
+
+    /// Sends a request and waits for its answer.
+    async fn converse(&mut self, request: &Request) -> io::Result<Answer> {
+        self.send(request).await?;
+        Ok(self.receive().await?.ok_or(io::ErrorKind::UnexpectedEof)?)
     }
 
     /// Returns when the other side hangs up, or speaks out of turn.

@@ -30,6 +30,8 @@ pub(crate) struct Server {
     pub(crate) clock: Arc<dyn Clock>,
     /// Fires when a caller asks the process to stop.
     pub(crate) stopping: CancellationToken,
+    /// Fires to hang up, so that programs look for the next process while this one lets its requests end.
+    pub(crate) closing: CancellationToken,
 }
 
 /// Opens the socket; whoever calls this holds the directory's lock, so that an old socket is nobody's.
@@ -41,7 +43,7 @@ pub(crate) fn bind(directory: &Path) -> Result<UnixListener> {
             _ => {}
         }
         let listener = UnixListener::bind(&path)?;
-        // The directory is its owner's alone, so nobody else came in before this line.
+        // The process's mask kept others out before this line.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         Ok(listener)
     };
@@ -113,7 +115,9 @@ impl Server {
     }
 
     async fn calls(&self, wire: &mut Wire) -> io::Result<()> {
-        while let Some(request) = wire.receive::<Request>().await? {
+        while let Some(received) = self.closing.run_until_cancelled(wire.receive::<Request>()).await
+            && let Some(request) = received?
+        {
             if matches!(request.call, Call::Stop {}) {
                 wire.send(&Answer::Done).await?;
                 self.stopping.cancel();
@@ -130,6 +134,7 @@ impl Server {
                 answer = self.call(&context, request.call) => answer,
                 // Dropping the call cancels it.
                 () = wire.interrupted() => return Ok(()),
+                () = self.closing.cancelled() => return Ok(()),
             };
             wire.send(&answer.unwrap_or_else(|error| Answer::Failed(Failure::from(&error)))).await?;
         }

@@ -116,6 +116,70 @@ async fn forwarded_headers_of_the_client_are_overwritten() {
 }
 
 #[tokio::test]
+async fn no_spelling_of_a_forwarded_header_gets_through() {
+    let (proxy, _instance) = one_app().await;
+    let mut client = Client::connect(proxy.address()).await;
+    let mut request = "GET /headers HTTP/1.1\r\nHost: app.localhost\r\n".to_owned();
+    for name in [
+        "X_Forwarded_For",
+        "x_forwarded-for",
+        "X_Forwarded_Proto",
+        "X-Forwarded-Uri",
+        "X-Forwarded-User",
+        "X-Forwarded-Scheme",
+        "X-Forwarded-By",
+        "X-Forwarded-Whatever-Comes",
+        "X-Forwarded",
+        "X_Real_IP",
+        "True-Client-IP",
+        "True_Client_IP",
+        "X-Client-IP",
+        "CF-Connecting-IP",
+        "Client-IP",
+    ] {
+        request += &format!("{name}: evil\r\n");
+    }
+    request += "X_Kept: 1\r\nX-Forward: 1\r\nReal-IP: 1\r\n\r\n";
+    client.send(&request).await;
+    let body = client.answer().await.unwrap().body;
+    assert!(!body.contains("evil"), "{body}");
+    let mut names: Vec<&str> = body.lines().skip(1).filter_map(|line| line.split(':').next()).collect();
+    names.sort_unstable();
+    let kept = ["real-ip", "x-forward", "x_kept"];
+    let set = ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+    let mut wanted: Vec<&str> = kept.into_iter().chain(set).collect();
+    wanted.sort_unstable();
+    assert_eq!(names, wanted);
+}
+
+#[tokio::test]
+async fn a_change_to_http_2_is_not_asked_for() {
+    for upgrade in [
+        "Upgrade: h2c\r\n",
+        "Upgrade: H2C\r\n",
+        "Upgrade: websocket, h2c\r\n",
+        "Upgrade: websocket\r\nUpgrade: h2c\r\n",
+        "Upgrade: HTTP/2.0\r\n",
+    ] {
+        let (proxy, _instance) = one_app().await;
+        let mut client = Client::connect(proxy.address()).await;
+        client
+            .send(&format!(
+                "GET /headers HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade\r\n\
+                 {upgrade}HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+            ))
+            .await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, 200, "{upgrade}");
+        for header in ["upgrade", "http2", "connection"] {
+            assert!(!answer.body.to_ascii_lowercase().contains(header), "{}", answer.body);
+        }
+        // The next request on the connection is one of HTTP/1.1.
+        assert_eq!(client.get("app.localhost", "/").await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_target_in_absolute_form_wins_over_the_host() {
     let (proxy, instance) = one_app().await;
     publish(&*proxy, &host("other.localhost"), &instance.target(), 1).await;

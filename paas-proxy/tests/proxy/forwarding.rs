@@ -58,11 +58,19 @@ async fn a_connection_that_the_instance_closed_unannounced_is_replaced() {
     .await;
     let (_proxy, address) = routed(config(), &target).await;
     let mut clients = Vec::new();
-    for _ in 0..8 {
+    for number in 0..8 {
         clients.push(tokio::spawn(async move {
             let mut client = Client::connect(address).await;
             for _ in 0..250 {
-                assert_eq!(client.get("app.localhost", "/").await.unwrap().status, 200);
+                // Half of them can't be sent again, for one reason or the other.
+                client
+                    .send(match number % 4 {
+                        0 => "POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 0\r\n\r\n",
+                        1 => "PUT / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 2\r\n\r\nok",
+                        _ => "GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n",
+                    })
+                    .await;
+                assert_eq!(client.answer().await.unwrap().status, 200);
             }
         }));
     }
@@ -80,35 +88,41 @@ async fn a_used_connection_that_breaks_under_a_request_is_replaced() {
         read_head(&mut tcp).await;
     })
     .await;
-    let (_proxy, address) = routed(config(), &target).await;
+    // One worker, so that each request could find the connection of the one before.
+    let (_proxy, address) = routed(ProxyConfig { workers: 1, ..config() }, &target).await;
     let mut client = Client::connect(address).await;
     for _ in 0..50 {
         assert_eq!(client.get("app.localhost", "/").await.unwrap().status, 200);
+        // These can't be sent again: they get no used connection.
+        for request in ["POST / HTTP/1.1\r\nContent-Length: 0", "PUT / HTTP/1.1\r\nContent-Length: 2"] {
+            client.send(&format!("{request}\r\nHost: app.localhost\r\n\r\n")).await;
+            client.send(if request.starts_with("PUT") { "ok" } else { "" }).await;
+            assert_eq!(client.answer().await.unwrap().status, 200, "{request}");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_request_that_may_have_had_its_effect_is_not_repeated() {
     let (count, mut counted) = tokio::sync::mpsc::unbounded_channel();
+    // It takes a POST, and hangs up.
     let target = raw(move |mut tcp| {
         let count = count.clone();
         async move {
-            read_head(&mut tcp).await;
-            count.send(()).unwrap();
-            let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-            if read_head(&mut tcp).await {
-                count.send(()).unwrap();
+            while read_head(&mut tcp).await {
+                if tcp.read_u8().await.is_ok_and(|byte| byte == b'x') {
+                    count.send(()).unwrap();
+                    return;
+                }
             }
         }
     })
     .await;
-    // One worker, so that the second request finds the first one's connection.
-    let (_proxy, address) = routed(ProxyConfig { workers: 1, ..config() }, &target).await;
+    let (_proxy, address) = routed(config(), &target).await;
     let mut client = Client::connect(address).await;
-    assert_eq!(client.get("app.localhost", "/").await.unwrap().status, 200);
     client.send("POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 1\r\n\r\nx").await;
     assert_eq!(client.answer().await.unwrap().status, 502);
-    assert_eq!((counted.recv().await, counted.recv().await), (Some(()), Some(())));
+    assert_eq!(counted.recv().await, Some(()));
     assert!(counted.try_recv().is_err(), "the request was sent twice");
 }
 
@@ -121,7 +135,7 @@ async fn an_instance_that_is_gone_is_a_bad_gateway() {
     assert!(answer.body.contains("The app did not answer"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_instances_the_one_that_is_there_answers() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let instance = Instance::start(name()).await;
@@ -129,8 +143,25 @@ async fn of_two_instances_the_one_that_is_there_answers() {
     let proxy = start(config()).await;
     let route = route(&host("app.localhost"), &targets);
     proxy.publish(&context(), &route, paas_core::Generation(1)).await.unwrap();
+    // Whose turn it is changes under each request by the others.
+    let address = proxy.address();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut client = Client::connect(address).await;
+                for _ in 0..250 {
+                    assert_eq!(client.get("app.localhost", "/").await.unwrap().status, 200);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
     for _ in 0..10 {
-        assert_eq!(get(proxy.address(), "app.localhost", "/").await.unwrap().status, 200);
+        let mut client = Client::connect(address).await;
+        client.send(crate::streaming::UPGRADE).await;
+        assert_eq!(client.head().await.unwrap().status, 101);
     }
 }
 
@@ -182,6 +213,27 @@ async fn a_client_that_sends_half_a_head_is_let_go() {
     let mut client = Client::connect(proxy.address()).await;
     client.send("GET / HTTP/1.1\r\nHost: app.loc").await;
     assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn no_more_clients_are_let_in_than_configured() {
+    let proxy = start(ProxyConfig { max_connections: 2, workers: 1, ..config() }).await;
+    let instance = Instance::start(name()).await;
+    publish(&*proxy, &host("app.localhost"), &instance.target(), 1).await;
+    let (mut first, mut second) =
+        (Client::connect(proxy.address()).await, Client::connect(proxy.address()).await);
+    assert_eq!(first.get("app.localhost", "/").await.unwrap().status, 200);
+    assert_eq!(second.get("app.localhost", "/").await.unwrap().status, 200);
+    let mut third = Client::connect(proxy.address()).await;
+    third.send("GET /hold HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
+    let mut held = std::pin::pin!(instance.held());
+    for _ in 0..100 {
+        assert_eq!(first.get("app.localhost", "/").await.unwrap().status, 200);
+        assert!(futures::poll!(&mut held).is_pending(), "the third was let in");
+    }
+    drop(second);
+    drop(held.await);
+    assert_eq!(third.answer().await.unwrap().status, 200);
 }
 
 #[tokio::test]

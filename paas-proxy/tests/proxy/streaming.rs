@@ -1,16 +1,18 @@
 //! Bodies and tunnels flow as they come, both ways.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use paas_core::{Generation, Ingress};
+use paas_proxy::{Proxy, ProxyConfig, Timeouts};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Client, context, host, one_app};
+use crate::support::{Client, Instance, config, context, host, name, one_app, publish, start};
 
-const UPGRADE: &str = "GET /upgrade HTTP/1.1\r\nHost: app.localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\n";
+pub(crate) const UPGRADE: &str = "GET /upgrade HTTP/1.1\r\nHost: app.localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\n";
 
-async fn line(client: &mut Client) -> String {
+pub(crate) async fn line(client: &mut Client) -> String {
     let mut line = String::new();
     client.0.read_line(&mut line).await.unwrap();
     line
@@ -32,6 +34,71 @@ async fn chunks_arrive_before_the_answer_ends() {
     drop(chunks);
     assert_eq!(client.chunk().await, Some(None));
     assert_eq!(client.get("app.localhost", "/").await.unwrap().status, 200);
+}
+
+/// A proxy that waits a tenth of a second for the next bytes of a body.
+async fn impatient() -> (Arc<Proxy>, Instance) {
+    let timeouts = Timeouts { idle_body: Duration::from_millis(100), ..Timeouts::default() };
+    let proxy = start(ProxyConfig { timeouts, ..config() }).await;
+    let instance = Instance::start(name()).await;
+    publish(&*proxy, &host("app.localhost"), &instance.target(), 1).await;
+    (proxy, instance)
+}
+
+#[tokio::test]
+async fn an_answer_that_stalls_is_cut() {
+    let (proxy, instance) = impatient().await;
+    let chunks = instance.chunks();
+    let mut client = Client::connect(proxy.address()).await;
+    client.send("GET /chunks HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
+    chunks.send(Bytes::from_static(b"one")).await.unwrap();
+    assert_eq!(client.head().await.unwrap().status, 200);
+    assert_eq!(client.chunk().await.unwrap().unwrap(), b"one");
+    assert_eq!(client.chunk().await, None);
+    chunks.closed().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_stalls_is_answered_with_a_timeout() {
+    let (proxy, instance) = impatient().await;
+    let mut client = Client::connect(proxy.address()).await;
+    client.send("POST /collect HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 10\r\n\r\nhalf").await;
+    assert_eq!(client.answer().await.unwrap().status, 408);
+    assert!(client.is_closed().await);
+    drop(instance);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut() {
+    let (proxy, instance) = impatient().await;
+    let chunks = instance.chunks();
+    let mut client = Client::connect(proxy.address()).await;
+    client.send("GET /chunks HTTP/1.1\r\nHost: app.localhost\r\n\r\n").await;
+    // It fails once the proxy has let go of the instance.
+    while chunks.send(Bytes::from(vec![0; 64 * 1024])).await.is_ok() {}
+}
+
+#[tokio::test]
+async fn a_client_that_reads_late_gets_the_last_bytes_too() {
+    // Of some of these the end waits within the proxy, as neither kernel takes it.
+    const CLIENTS: usize = 100;
+    const STEP: usize = 48 * 1024;
+    let timeouts = Timeouts { request_head: Duration::from_secs(1), ..Timeouts::default() };
+    let proxy = start(ProxyConfig { timeouts, ..config() }).await;
+    let instance = Instance::start(name()).await;
+    publish(&*proxy, &host("app.localhost"), &instance.target(), 1).await;
+    let mut clients = Vec::new();
+    for number in 1..=CLIENTS {
+        let mut client = Client::connect(proxy.address()).await;
+        client.send(&format!("GET /bytes/{} HTTP/1.1\r\nHost: app.localhost\r\n\r\n", number * STEP)).await;
+        clients.push(client);
+    }
+    // A proxy that closed silent connections would have closed them by now.
+    context().clock().sleep(Duration::from_secs(3)).await;
+    for (number, client) in (1..).zip(&mut clients) {
+        let answer = client.answer().await.unwrap_or_else(|| panic!("answer {number} was cut"));
+        assert_eq!(answer.body.len(), number * STEP);
+    }
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ pub(crate) async fn one_app() -> (Arc<Proxy>, Instance) {
 type Body = BoxBody<Bytes, hyper::Error>;
 
 /// A program that answers by path: `/` its name, `/hold` its name once it is let go, `/headers` what it was sent,
-/// `/echo` the body as it comes, `/chunks` what the test sends, `/status/N` a status, `/upgrade` another protocol.
+/// `/echo` the body as it comes, `/collect` once it has all of it, `/bytes/N` so many, `/chunks` what the test sends, `/status/N` a status, `/upgrade` another protocol.
 #[derive(Clone)]
 pub(crate) struct Instance {
     pub(crate) name: InstanceName,
@@ -149,6 +149,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             }
             text(&lines)
         }
+        "/collect" => {
+            let collected = request.into_body().collect().await;
+            text(if collected.is_ok() { "whole" } else { "broken" })
+        }
         "/echo" => Response::new(request.into_body().boxed()),
         "/chunks" => {
             let mut receiver = shared.chunks.lock().unwrap().take().unwrap();
@@ -168,13 +172,14 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             response.headers_mut().insert("upgrade", "echo".parse().unwrap());
             response
         }
-        other => match other.strip_prefix("/status/") {
-            Some(status) => {
+        other => match (other.strip_prefix("/status/"), other.strip_prefix("/bytes/")) {
+            (None, Some(length)) => text(&"x".repeat(length.parse().unwrap())),
+            (Some(status), _) => {
                 let mut response = text("");
                 *response.status_mut() = status.parse().unwrap();
                 response
             }
-            None => text(shared.name.as_str()),
+            (None, None) => text(shared.name.as_str()),
         },
     })
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use paas_core::{Generation, Ingress, Kind, Serving};
+use paas_core::{Fault, Generation, Ingress, Kind, Serving};
 use paas_proxy::{Proxy, ProxyConfig};
 
 use crate::support::{Instance, config, context, get, host, name, publish, route, start};
@@ -36,7 +36,8 @@ async fn routes_and_withdrawals_outlive_the_proxy() {
     assert_eq!(get(proxy.address(), "gone.localhost", "/").await.unwrap().status, 421);
     let stale = route(&host("gone.localhost"), &[]);
     let error = proxy.publish(&context(), &stale, Generation(4)).await.unwrap_err();
-    assert_eq!(error.reason(), Some("stale_generation"));
+    assert_eq!((error.reason(), error.whose()), (Some("stale_generation"), Fault::Platform));
+    assert!(error.hinted().is_some());
 }
 
 #[tokio::test]
@@ -80,6 +81,28 @@ async fn a_line_cut_by_a_crash_loses_only_itself() {
         let proxy = start(kept(directory.path())).await;
         assert_eq!(generation(&proxy, "new.localhost").await, Some(2), "cut at {cut}");
         end(proxy).await;
+    }
+}
+
+#[tokio::test]
+async fn lines_that_are_unreadable_are_kept_aside_and_the_others_serve() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("routes.journal");
+    let proxy = start(kept(directory.path())).await;
+    for name in ["one.localhost", "two.localhost", "three.localhost"] {
+        proxy.publish(&context(), &route(&host(name), &[]), Generation(1)).await.unwrap();
+    }
+    end(proxy).await;
+    let damaged = fs::read_to_string(&path).unwrap().replace("{\"host\":\"two", "{\"hXst\":\"two");
+    fs::write(&path, &damaged).unwrap();
+    for _ in 0..2 {
+        let proxy = start(kept(directory.path())).await;
+        assert_eq!(generation(&proxy, "one.localhost").await, Some(1));
+        assert_eq!(generation(&proxy, "two.localhost").await, None);
+        assert_eq!(generation(&proxy, "three.localhost").await, Some(1));
+        end(proxy).await;
+        // Also behind the next start, which finds nothing unreadable any more.
+        assert_eq!(fs::read_to_string(directory.path().join("routes.damaged")).unwrap(), damaged);
     }
 }
 
