@@ -522,6 +522,41 @@ async fn a_redirect_to_a_private_address_is_denied() {
     assert_eq!(other.requests("app"), 0, "nothing was sent there");
 }
 
+/// Only the first request may be redirected: what is asked for goes to nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_of_the_second_request_is_denied() {
+    let real = Real::new().await;
+    let other = GitServer::temporary().await.unwrap();
+    other.commit("app", "main", [("a", "1")]).await.unwrap();
+    let line = |text: &str| format!("{:04x}{text}", text.len() + 4);
+    let lines = [line("# service=git-upload-pack\n"), "0000".into(), line("version 2\n"), line("ls-refs\n")];
+    let listing = format!("{}{}0000", lines.concat(), line("fetch=shallow\n"));
+    let kind = "content-type: application/x-git-upload-pack-advertisement\r\nconnection: close";
+    let target = other.url("app");
+    let answers = [
+        format!("HTTP/1.1 200 OK\r\n{kind}\r\ncontent-length: {}\r\n\r\n{listing}", listing.len()),
+        format!(
+            "HTTP/1.1 307 Moved\r\nlocation: {target}/git-upload-pack\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ),
+    ];
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: GitUrl = format!("http://{}/app.git", listener.local_addr().unwrap()).parse().unwrap();
+    let served = tokio::spawn(async move {
+        for answer in answers {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let length = connection.read(&mut [0; 8192]).await.unwrap();
+            assert!(length > 0);
+            connection.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let repository = Repository { url: url.clone(), ..real.with_token("app", "s3cr3t") };
+    // Not even to a host that may be called.
+    let error = allowing(&real, &[&url, &target]).branches(&context(), &repository).await.unwrap_err();
+    assert_code(&error, Kind::PermissionDenied, "egress_denied");
+    served.await.expect("both requests came");
+    assert_eq!(other.requests("app"), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_to_an_allowed_host_is_followed_without_the_token() {
     let real = Real::new().await;
