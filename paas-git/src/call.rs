@@ -104,7 +104,25 @@ impl Call {
     /// The noted reason, or what gix's own error tells.
     pub(crate) fn failure(&self, error: gix::Error) -> Error {
         let noted = self.locked().failure.take();
-        noted.unwrap_or_else(|| errors::from_gix(self.operation, error))
+        noted.unwrap_or_else(|| match self.check() {
+            Err(stopped) => stopped,
+            Ok(()) => errors::from_gix(self.operation, error),
+        })
+    }
+
+    /// Notes that a pack could not be stored, unless it is known why.
+    pub(crate) fn unreadable(&self, error: gix::Error) -> std::io::Error {
+        let text = format!("{error:?}");
+        let mut state = self.locked();
+        if state.failure.is_none() && self.check().is_ok() {
+            state.failure = Some(errors::from_pack(self.operation, error));
+        }
+        std::io::Error::other(text)
+    }
+
+    /// An error once the work was stopped: long work on this machine asks for it from time to time.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.interrupt.load(Ordering::Relaxed) { Err(Error::cancelled(self.operation)) } else { Ok(()) }
     }
 
     /// Counts bytes from the server.

@@ -28,6 +28,11 @@ pub(crate) struct HttpClient {
 
 impl HttpClient {
     pub(crate) fn new(options: &GitOptions) -> Result<Self> {
+        Self::resolving(options, Arc::new(SystemResolver))
+    }
+
+    /// The same with other name servers.
+    fn resolving(options: &GitOptions, resolver: Arc<dyn Resolve>) -> Result<Self> {
         let tls = tls(options)?;
         let builder = || {
             Client::builder()
@@ -37,7 +42,7 @@ impl HttpClient {
                 .connect_timeout(CONNECT_TIMEOUT)
                 .user_agent(concat!("git/paas-", env!("CARGO_PKG_VERSION")))
         };
-        let resolver = PublicResolver(options.egress.clone());
+        let resolver = PublicResolver { egress: options.egress.clone(), resolver };
         Ok(Self {
             egress: options.egress.clone(),
             public: builder().dns_resolver(Arc::new(resolver)).build().map_err(error::map("git.open"))?,
@@ -75,26 +80,37 @@ fn tls(options: &GitOptions) -> Result<rustls::ClientConfig> {
         .with_no_client_auth())
 }
 
-/// Resolves names as the system does, and refuses a name with an address that may not be called. The connection
-/// uses the addresses that were checked, so that a second answer of the name server changes nothing.
-#[derive(Debug)]
-struct PublicResolver(EgressPolicy);
+/// Resolves names as the system does.
+struct SystemResolver;
 
-impl PublicResolver {
-    fn checked(&self, addresses: Vec<SocketAddr>) -> Result<Addrs> {
-        for address in &addresses {
-            self.0.check_address(address.ip())?;
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        async move {
+            let addresses: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let addresses: Addrs = Box::new(addresses.into_iter());
+            Ok(addresses)
         }
-        Ok(Box::new(addresses.into_iter()))
+        .boxed()
     }
+}
+
+/// Refuses a name with an address that may not be called. The connection
+/// uses the addresses that were checked, so that a second answer of the name server changes nothing.
+struct PublicResolver {
+    egress: EgressPolicy,
+    resolver: Arc<dyn Resolve>,
 }
 
 impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let resolver = Self(self.0.clone());
+        let (egress, resolved) = (self.egress.clone(), self.resolver.resolve(name));
         async move {
-            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(resolver.checked(addresses)?)
+            let addresses: Vec<SocketAddr> = resolved.await?.collect();
+            for address in &addresses {
+                egress.check_address(address.ip())?;
+            }
+            let addresses: Addrs = Box::new(addresses.into_iter());
+            Ok(addresses)
         }
         .boxed()
     }
@@ -104,38 +120,27 @@ impl Resolve for PublicResolver {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_name_with_one_private_address_is_refused() {
-        let resolver = PublicResolver(EgressPolicy::default());
-        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        for private in ["10.0.0.1:0", "169.254.169.254:0", "[::1]:0", "[::ffff:127.0.0.1]:0", "[fd00::1]:0"] {
-            let error = resolver.checked(addresses(&["1.1.1.1:0", private])).err().expect(private);
-            assert_eq!(error.reason(), Some("egress_denied"));
-        }
-        assert_eq!(resolver.checked(addresses(&["1.1.1.1:0"])).unwrap().count(), 1);
-    }
+    /// Name servers that always answer with these addresses.
+    struct Fixed(Vec<SocketAddr>);
 
-    /// The whole way: the resolver's refusal comes out of a request as `egress_denied`.
-    #[tokio::test]
-    async fn a_refused_name_says_so() {
-        let client = HttpClient::new(&GitOptions::default()).unwrap();
-        let builder = Client::builder().tls_backend_preconfigured(tls(&GitOptions::default()).unwrap());
-        let refusing = builder.dns_resolver(Arc::new(Loopback)).build().unwrap();
-        let client = HttpClient { public: refusing, ..client };
-        let url: Url = "https://git.example/app.git".parse().unwrap();
-        let error = client.for_url(&url).unwrap().get(url).send().await.unwrap_err();
-        let error = crate::errors::from_connection("git.fetch", error);
-        assert_eq!(error.reason(), Some("egress_denied"), "{error:?}");
-    }
-
-    /// A name server that answers with a private address.
-    struct Loopback;
-
-    impl Resolve for Loopback {
+    impl Resolve for Fixed {
         fn resolve(&self, _: Name) -> Resolving {
-            let checked =
-                PublicResolver(EgressPolicy::default()).checked(vec!["127.0.0.1:0".parse().unwrap()]);
-            async move { Ok(checked?) }.boxed()
+            let addresses: Addrs = Box::new(self.0.clone().into_iter());
+            async move { Ok(addresses) }.boxed()
+        }
+    }
+
+    /// The whole way: a name's private address comes out of a request as `egress_denied`, and is not called.
+    #[tokio::test]
+    async fn a_name_with_one_private_address_is_refused() {
+        for private in ["10.0.0.1:0", "169.254.169.254:0", "[::1]:0", "[::ffff:127.0.0.1]:0", "[fd00::1]:0"] {
+            let addresses = ["1.1.1.1:0", private].map(|address| address.parse().unwrap());
+            let client =
+                HttpClient::resolving(&GitOptions::default(), Arc::new(Fixed(addresses.to_vec()))).unwrap();
+            let url: Url = "https://git.example/app.git".parse().unwrap();
+            let error = client.for_url(&url).unwrap().get(url).send().await.unwrap_err();
+            let error = crate::errors::from_connection("git.fetch", error);
+            assert_eq!(error.reason(), Some("egress_denied"), "{private}: {error:?}");
         }
     }
 }

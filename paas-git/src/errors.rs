@@ -58,9 +58,31 @@ pub(crate) fn unavailable(operation: &'static str, message: &str, cause: Cause) 
     Error::new(Kind::Unavailable, operation, message).fault(Fault::Upstream).source(cause)
 }
 
+/// Time was over before anything was asked of a server: others were at work.
+pub(crate) fn busy(operation: &'static str) -> Error {
+    Error::new(Kind::Timeout, operation, "other fetches took longer than this one could wait")
+        .code("git_busy")
+}
+
 /// A file-system error of the mirrors' directory.
 pub(crate) fn disk(operation: &'static str, error: io::Error) -> Error {
-    Error::new(Kind::Unavailable, operation, "the platform could not store the repository").source(error)
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let described = Error::new(Kind::Unavailable, operation, "the platform could not store the repository");
+    let described = if is_full {
+        described.code("storage_full").hint("free space on the platform's disk")
+    } else {
+        described
+    };
+    described.source(error)
+}
+
+/// What of gix's error the operating system said. It is this machine that is at fault, not what was read.
+pub(crate) fn of_this_machine(error: &gix::Error) -> Option<io::Error> {
+    error
+        .iter_errors()
+        .filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())
+        .map(io::Error::from_raw_os_error)
+        .next()
 }
 
 /// What a status other than success means.
@@ -115,16 +137,23 @@ pub(crate) fn from_connection(operation: &'static str, error: reqwest::Error) ->
 
 /// What gix's error means where nobody noted a better reason.
 pub(crate) fn from_gix(operation: &'static str, error: gix::Error) -> Error {
-    let is_local = |error: &io::Error| {
-        use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-        matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
-    };
-    if error.downcast_any_ref::<io::Error>().is_some_and(is_local) {
-        return disk(operation, io::Error::other(format!("{error:?}")));
-    }
     let cause = Cause::Git(format!("{error:?}"));
+    if let Some(error) = of_this_machine(&error) {
+        return disk(operation, error);
+    }
     if error.is_resource_exhausted() {
         return too_large(operation, LARGE_FILE).source(cause);
     }
-    unavailable(operation, "the git server sent what cannot be read", cause).code(UNREADABLE)
+    unavailable(operation, "the git server gave an answer that cannot be used", cause)
+}
+
+/// What it means that a pack could not be stored where nobody noted a better reason.
+pub(crate) fn from_pack(operation: &'static str, error: gix::Error) -> Error {
+    let is_cut = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    let is_cut = error.iter_errors().any(|error| error.downcast_ref().is_some_and(is_cut));
+    let described = from_gix(operation, error);
+    match described.whose() {
+        Fault::Upstream if !is_cut => described.code(UNREADABLE),
+        _ => described,
+    }
 }

@@ -41,6 +41,7 @@ mod client;
 mod errors;
 mod mirror;
 mod options;
+mod pack;
 mod provider;
 mod remote;
 #[cfg(feature = "testing")]

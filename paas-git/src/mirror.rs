@@ -18,6 +18,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How many tokens a repository has a mirror for.
 const MAX_MIRRORS: usize = 4;
+/// The longest list of commits, all of which are told to the server at each fetch.
+const MAX_LISTED_BYTES: u64 = 64 << 10;
 /// The name of the lock, in the place of a repository. A mirror's name is longer.
 const LOCK: &str = "lock";
 
@@ -60,7 +62,7 @@ impl Place {
         }
     }
 
-    fn try_lock(&self) -> io::Result<Option<Lock>> {
+    pub(crate) fn try_lock(&self) -> io::Result<Option<Lock>> {
         create_directory(&self.0)?;
         let path = self.0.join(LOCK);
         let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -102,7 +104,11 @@ impl Place {
 
     /// Removes every mirror, under the lock. Trees that are being read keep what they have open.
     pub(crate) fn remove(&self, _lock: &Lock) -> io::Result<()> {
-        remove_directory(&self.0)?;
+        // The lock is there as long as what it protects.
+        clear(&self.0, |name| name == LOCK)?;
+        fs::remove_file(self.0.join(LOCK))?;
+        // Somebody may have begun anew already.
+        let _ = fs::remove_dir(&self.0);
         // The org's directory goes with its last repository.
         let _ = self.0.parent().map(fs::remove_dir);
         Ok(())
@@ -121,14 +127,15 @@ impl Mirror {
     /// The objects as they are now. A store sees only so many packs that come later, so each call opens its own.
     pub(crate) fn objects(&self, limits: &GitLimits) -> io::Result<gix::odb::Handle> {
         let options = gix::odb::store::init::Options {
-            alloc_limit_bytes: Some(limits.object_bytes),
+            alloc_limit_bytes: Some(alloc_limit(limits)),
             use_multi_pack_index: false,
             ..Default::default()
         };
         gix::odb::at_opts(self.0.join("objects"), gix::hash::Kind::Sha1, None, options)
     }
 
-    /// The commits that are here: each was received whole before it was listed.
+    /// The commits that the server called the ends of what it sent, each listed after its pack was stored. If one is not
+    /// here for all that, what builds on it cannot be read, and everything comes again.
     pub(crate) fn commits(&self) -> Vec<ObjectId> {
         let listed = fs::read(self.0.join("shallow")).unwrap_or_default();
         listed.split(|byte| *byte == b'\n').filter_map(|line| ObjectId::from_hex(line).ok()).collect()
@@ -146,14 +153,19 @@ impl Mirror {
             Some((stem, "idx")) => packs.join(format!("{stem}.pack")).exists(),
             _ => false,
         })?;
-        let mut bytes = 0;
+        let listed = self.0.join("shallow");
+        let listed_bytes = listed.metadata().map_or(0, |listed| listed.len());
+        let mut bytes = listed_bytes;
         let mut count = 0;
         for entry in fs::read_dir(&packs)? {
             bytes += entry?.metadata()?.len();
             count += 1;
         }
         // Two files make a pack.
-        if count / 2 >= limits.mirror_packs || bytes > limits.disk_bytes / 2 {
+        if count / 2 >= limits.mirror_packs
+            || bytes > limits.disk_bytes / 2
+            || listed_bytes > MAX_LISTED_BYTES
+        {
             self.remove(lock)?;
             create_directory(&packs)?;
             return Ok(0);
@@ -164,6 +176,12 @@ impl Mirror {
     pub(crate) fn remove(&self, _lock: &Lock) -> io::Result<()> {
         remove_directory(&self.0)
     }
+}
+
+/// How much gix may allocate at once to read an object: a delta needs room for what it is made from, for what comes
+/// out, and for the instructions.
+pub(crate) fn alloc_limit(limits: &GitLimits) -> usize {
+    limits.object_bytes.saturating_mul(3)
 }
 
 /// Removes what `keeps` does not hold for.

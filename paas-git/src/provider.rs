@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gix::ObjectId;
 use paas_core::{
-    Branches, CommitId, Context, Error, GitProvider, GitRef, GitUrl, LogSource, OrgId, Reference, Repository,
-    Result, Revision, RootDirectory, SourceTree, SystemClock, error,
+    Branches, CommitId, Context, Error, GitProvider, GitRef, GitUrl, Kind, LogSource, OrgId, Reference,
+    Repository, Result, Revision, RootDirectory, SourceTree, SystemClock, error,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -63,7 +63,7 @@ impl GixProvider {
         let operation = call.operation();
         let permit = tokio::select! {
             biased;
-            ended = call.ended() => return Err(ended),
+            ended = call.ended() => return Err(waited(ended)),
             permit = threads.clone().acquire_owned() => permit.map_err(error::map(operation))?,
         };
         let _stop = StopOnDrop(call.clone());
@@ -161,17 +161,13 @@ impl GitProvider for GixProvider {
         let call = self.call(OPERATION, context);
         // What is here already is read without waiting for anybody.
         let reader = fetch.clone();
-        match self.run(&call, &self.readers, move |_| Ok(reader.open())).await? {
+        match self.run(&call, &self.readers, move |call| Ok(reader.open(call))).await? {
             Ok(tree) => return Ok(Arc::new(tree)),
             Err(Fault::Refused(error)) => return Err(error),
             Err(Fault::Absent | Fault::Broken(_)) => {}
         }
         let call = self.call(OPERATION, context);
-        let lock = tokio::select! {
-            biased;
-            ended = call.ended() => return Err(ended),
-            lock = place.lock(call.context(), OPERATION) => lock?,
-        };
+        let lock = place.lock(call.context(), OPERATION).await.map_err(waited)?;
         let connect = self.connector(repository);
         let tree = self.run(&call, &self.callers, move |call| fetch.run(call, wanted, connect, lock)).await?;
         let (commit, received) = (commit.short(), call.received().div_ceil(1024));
@@ -194,6 +190,11 @@ impl GitProvider for GixProvider {
     }
 }
 
+/// The error of a call that ended before it had its turn.
+fn waited(error: Error) -> Error {
+    if error.kind() == Kind::Timeout { errors::busy("git.fetch") } else { error }
+}
+
 /// One fetch of a commit, on a blocking thread.
 #[derive(Clone)]
 struct Fetch {
@@ -206,8 +207,8 @@ struct Fetch {
 }
 
 impl Fetch {
-    fn open(&self) -> Result<GitTree, Fault> {
-        GitTree::open(&self.mirror, &self.options.limits, &self.commit, &self.root, self.readers.clone())
+    fn open(&self, call: &Call) -> Result<GitTree, Fault> {
+        GitTree::open(call, &self.place, &self.mirror, &self.commit, &self.root, self.readers.clone())
     }
 
     fn run(
@@ -219,7 +220,7 @@ impl Fetch {
     ) -> Result<GitTree> {
         let disk = |error| errors::disk(call.operation(), error);
         // Somebody else may have fetched it while this call waited for the lock.
-        match self.open() {
+        match self.open(call) {
             Ok(tree) => return Ok(tree),
             Err(Fault::Refused(error)) => return Err(error),
             Err(Fault::Absent | Fault::Broken(_)) => {}
@@ -251,23 +252,25 @@ impl Fetch {
         let disk = |error| errors::disk(call.operation(), error);
         let bytes = self.mirror.prepare(limits, lock).map_err(disk)?;
         self.place.tidy(lock).map_err(disk)?;
-        let max_bytes = limits.pack_bytes.min(limits.disk_bytes.saturating_sub(bytes));
+        let room = limits.disk_bytes.saturating_sub(bytes);
         let objects = self.mirror.objects(limits).map_err(disk)?;
         let mut present = self.mirror.commits();
         // If it is listed and yet cannot be read, all of it has to come again.
         present.retain(|commit| *commit != wanted);
-        let fetched = connect(call)?.fetch(self.mirror.path(), &objects, wanted, present, max_bytes);
+        let fetched = connect(call)?.fetch(self.mirror.path(), &objects, wanted, present, room);
         drop(objects);
         if let Err(error) = fetched {
             // Nothing half-made stays, also when nobody fetches this repository ever again.
-            self.mirror.prepare(limits, lock).map_err(disk)?;
+            if let Err(error) = self.mirror.prepare(limits, lock) {
+                tracing::warn!(?error, mirror = ?self.mirror.path(), "what a failed fetch left could not be removed");
+            }
             return if error.reason() == Some(errors::UNREADABLE) {
                 Ok(Err(format!("{error:?}")))
             } else {
                 Err(error)
             };
         }
-        match self.open() {
+        match self.open(call) {
             Ok(tree) => Ok(Ok(tree)),
             Err(Fault::Refused(error)) => Err(error),
             Err(Fault::Broken(reason)) => Ok(Err(reason)),

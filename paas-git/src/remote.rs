@@ -1,13 +1,13 @@
 //! git's protocol: which refs there are, and one commit's pack.
 
-use std::io::{self, BufRead, Read};
+use std::io::BufRead;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use gix::ObjectId;
 use gix::bstr::{BString, ByteSlice as _};
-use gix::odb::pack;
 use gix::progress::Discard;
 use gix::protocol::fetch::negotiate::{Action, Round, one_round};
 use gix::protocol::fetch::{Arguments, Negotiate, Response, Shallow, Tags};
@@ -16,10 +16,11 @@ use gix::protocol::ls_refs::RefPrefixes;
 use gix::protocol::transport::client::blocking_io::http::Transport;
 use gix::protocol::transport::{Protocol, Service};
 use gix::protocol::{Handshake, LsRefsCommand};
-use paas_core::{Error, Repository, Result};
+use paas_core::{Repository, Result};
 
 use crate::call::Call;
 use crate::errors;
+use crate::pack::store;
 use crate::transport::HttpTransport;
 
 /// The most bytes of a list of refs.
@@ -63,18 +64,18 @@ impl Remote {
     }
 
     /// Brings one commit, without its history, into the objects at `mirror`. Only what is missing is sent:
-    /// `present` are the commits that are there with all of their files. At most `max_bytes` are taken.
+    /// `present` are the commits that are there with all of their files. At most `room` bytes are written.
     pub(crate) fn fetch(
         &mut self,
         mirror: &Path,
         objects: &gix::odb::Handle,
         commit: ObjectId,
         present: Vec<ObjectId>,
-        max_bytes: u64,
+        room: u64,
     ) -> Result<()> {
-        let limits = self.call.limits();
-        self.call.allow(max_bytes);
-        let alloc_limit_bytes = Some(limits.object_bytes);
+        // Before the pack there are only lines of text.
+        self.call.allow(MAX_REFS_BYTES);
+        let max_bytes = self.call.limits().pack_bytes.min(room);
         let options = gix::protocol::fetch::Options {
             shallow_file: mirror.join("shallow"),
             shallow: &Shallow::DepthAtRemote(NonZeroU32::MIN),
@@ -88,21 +89,10 @@ impl Remote {
             trace_packetlines: false,
         };
         let call = &self.call;
-        let write = |pack: &mut dyn BufRead, progress: &mut dyn gix::DynNestedProgress, interrupt: &_| {
-            let mut pack = CheckedPack::new(pack, limits.pack_objects).map_err(|error| fail(call, error))?;
-            let options = pack::bundle::write::Options { alloc_limit_bytes, ..Default::default() };
-            let directory = mirror.join("objects").join("pack");
-            let written = pack::Bundle::write_to_directory(
-                &mut pack,
-                Some(&directory),
-                progress,
-                interrupt,
-                Some(objects.clone()),
-                gix::hash::Kind::Sha1,
-                options,
-            )?;
-            // It tells git's garbage collector to wait; there is none here.
-            written.keep_path.map_or(Ok(()), std::fs::remove_file).map_err(gix::Error::from_error)?;
+        let write = |pack: &mut dyn BufRead, _: &mut dyn gix::DynNestedProgress, _: &AtomicBool| {
+            call.allow(max_bytes);
+            store(call, pack, objects.clone(), &mirror.join("objects").join("pack"), room)
+                .map_err(|error| gix::Error::from_error(call.unreadable(error)))?;
             Ok(true)
         };
         let mut negotiation = OneCommit { commit, present };
@@ -122,10 +112,6 @@ impl Remote {
 
 fn agent() -> (&'static str, Option<String>) {
     ("agent", Some(concat!("paas/", env!("CARGO_PKG_VERSION")).to_owned()))
-}
-
-fn fail(call: &Call, error: Error) -> gix::Error {
-    gix::Error::from_error(call.fail(error))
 }
 
 /// Asks for one commit and tells all that is here at once: nothing is left to negotiate.
@@ -161,54 +147,6 @@ impl Negotiate for OneCommit {
             previous_response_had_at_least_one_in_common: false,
         };
         Ok((round, true))
-    }
-}
-
-/// A pack whose head was read and found small enough: it says how many objects follow.
-struct CheckedPack<'a> {
-    head: io::Cursor<[u8; 12]>,
-    rest: &'a mut dyn BufRead,
-}
-
-impl<'a> CheckedPack<'a> {
-    fn new(rest: &'a mut dyn BufRead, max_objects: u32) -> Result<Self> {
-        let mut head = [0; 12];
-        let broken = |error: io::Error| {
-            errors::unavailable(
-                "git.fetch",
-                "the git server broke off",
-                errors::Cause::Connection(error.to_string()),
-            )
-        };
-        rest.read_exact(&mut head).map_err(broken)?;
-        let [.., a, b, c, d] = head;
-        if u32::from_be_bytes([a, b, c, d]) > max_objects {
-            return Err(errors::too_large("git.fetch", "it has more files than the platform takes"));
-        }
-        Ok(Self { head: io::Cursor::new(head), rest })
-    }
-}
-
-impl Read for CheckedPack<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.head.read(buffer)? {
-            0 => self.rest.read(buffer),
-            length => Ok(length),
-        }
-    }
-}
-
-impl BufRead for CheckedPack<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.head.position() < 12 { self.head.fill_buf() } else { self.rest.fill_buf() }
-    }
-
-    fn consume(&mut self, amount: usize) {
-        if self.head.position() < 12 {
-            self.head.consume(amount);
-        } else {
-            self.rest.consume(amount);
-        }
     }
 }
 

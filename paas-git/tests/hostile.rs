@@ -33,10 +33,13 @@ fn tree_bytes(entries: &[(&str, &[u8], &str)]) -> Vec<u8> {
     bytes
 }
 
+fn commit_text(tree: &str) -> String {
+    format!("tree {tree}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\nevil\n")
+}
+
 /// A commit of a tree that is written as it is.
 async fn commit_of(server: &GitServer, tree: &str) -> CommitId {
-    let text = format!("tree {tree}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\nevil\n");
-    let commit = object(server, "commit", text.as_bytes()).await;
+    let commit = object(server, "commit", commit_text(tree).as_bytes()).await;
     server.git("evil", &["update-ref", "refs/heads/main", &commit], &[]).await.unwrap();
     commit.parse().unwrap()
 }
@@ -164,16 +167,223 @@ async fn a_file_that_unpacks_past_the_limit_is_too_large() {
     assert!(real.server.bytes_sent("bomb") < 1 << 20);
 }
 
+/// The size of a delta's result is told by the delta alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delta_that_unpacks_past_the_limit_is_too_large() {
-    let limits = GitLimits { object_bytes: 100_000, ..GitLimits::default() };
-    let real = Real::with(limits).await;
-    let base = noise(90_000);
-    let grown = base.repeat(20);
-    real.commit_files("bomb", [("a", base.clone()), ("b", grown.clone())]).await;
-    real.server.git("bomb", &["repack", "-adf", "--window=50", "--quiet"], &[]).await.unwrap();
-    let commit = real.commit_files("bomb", [("a", base), ("b", grown), ("c", vec![1])]).await;
-    assert_code(&real.fetch("bomb", &commit).await.unwrap_err(), Kind::Invalid, "too_large");
+    let real = Real::with(GitLimits { object_bytes: 1000, ..GitLimits::default() }).await;
+    let commit = real.commit_files("app", [("a", "1")]).await;
+    let repeated = delta(500, 5000, &[(0, 500); 10]);
+    real.server
+        .fault("app", GitFault::Pack(pack(&[Object::Whole(BLOB, &[7; 500]), Object::Delta(1, &repeated)])));
+    let error = real.fetch("app", &commit).await.unwrap_err();
+    assert_code(&error, Kind::Invalid, "too_large");
+    assert!(error.message().contains("a file of it"), "{error:?}");
+}
+
+/// The kinds of objects in a pack.
+const COMMIT: u8 = 1;
+const TREE: u8 = 2;
+const BLOB: u8 = 3;
+
+enum Object<'a> {
+    Whole(u8, &'a [u8]),
+    /// Made from the object that stands so many places before it.
+    Delta(usize, &'a [u8]),
+}
+
+/// A number, seven bits at a time.
+fn number(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value > 0x7f {
+        bytes.push(0x80 | (value & 0x7f) as u8);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// Copies these ranges, each a start and a length of less than 65,536.
+fn delta(base: usize, result: usize, copies: &[(u8, u16)]) -> Vec<u8> {
+    let mut bytes = [number(base), number(result)].concat();
+    for (start, length) in copies {
+        bytes.extend([0b1011_0001, *start]);
+        bytes.extend(length.to_le_bytes());
+    }
+    bytes
+}
+
+/// Zlib without compression.
+fn stored(bytes: &[u8]) -> Vec<u8> {
+    let mut stream = vec![0x78, 0x01];
+    let mut blocks = bytes.chunks(0xffff).peekable();
+    while let Some(block) = blocks.next() {
+        stream.push(u8::from(blocks.peek().is_none()));
+        stream.extend((block.len() as u16).to_le_bytes());
+        stream.extend((!(block.len() as u16)).to_le_bytes());
+        stream.extend(block);
+    }
+    let (mut one, mut two) = (1_u32, 0_u32);
+    for byte in bytes {
+        one = (one + u32::from(*byte)) % 65_521;
+        two = (two + one) % 65_521;
+    }
+    stream.extend((two << 16 | one).to_be_bytes());
+    stream
+}
+
+/// What a server answers: a pack of these objects, with nothing before it.
+fn pack(objects: &[Object<'_>]) -> bytes::Bytes {
+    let mut pack = b"PACK\0\0\0\x02".to_vec();
+    pack.extend((objects.len() as u32).to_be_bytes());
+    let mut starts = Vec::new();
+    for object in objects {
+        let start = pack.len();
+        let (kind, bytes) = match object {
+            Object::Whole(kind, bytes) => (*kind, bytes),
+            Object::Delta(_, bytes) => (6, bytes),
+        };
+        let mut size = bytes.len();
+        let mut byte = kind << 4 | (size & 0xf) as u8;
+        size >>= 4;
+        while size > 0 {
+            pack.push(byte | 0x80);
+            byte = (size & 0x7f) as u8;
+            size >>= 7;
+        }
+        pack.push(byte);
+        if let Object::Delta(back, _) = object {
+            let mut distance: usize = start - starts[starts.len() - back];
+            let mut digits = vec![(distance & 0x7f) as u8];
+            while distance > 0x7f {
+                distance = (distance >> 7) - 1;
+                digits.push(0x80 | (distance & 0x7f) as u8);
+            }
+            pack.extend(digits.iter().rev());
+        }
+        pack.extend(stored(bytes));
+        starts.push(start);
+    }
+    pack.extend(gix_hash_of(&pack));
+    let mut answer = b"000dpackfile\n".to_vec();
+    for chunk in pack.chunks(60_000) {
+        answer.extend(format!("{:04x}\x01", chunk.len() + 5).bytes());
+        answer.extend(chunk);
+    }
+    answer.extend(b"0000");
+    answer.into()
+}
+
+fn gix_hash_of(bytes: &[u8]) -> Vec<u8> {
+    let mut hash = gix::hash::hasher(gix::hash::Kind::Sha1);
+    hash.update(bytes);
+    hash.try_finalize().unwrap().as_slice().to_vec()
+}
+
+/// Each object of the chain is small by itself. Together they would be held in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_of_deltas_are_bounded() {
+    let (base, same) = ([7; 5000], delta(5000, 5000, &[(0, 5000)]));
+    let (tiny, long) = ([7; 1], delta(1, 1, &[(0, 1)]));
+    let large = (10_000, &base[..], &same, 9);
+    let deep = (1 << 20, &tiny[..], &long, 4096);
+    for (object_bytes, base, step, steps) in [large, deep] {
+        let real = Real::with(GitLimits { object_bytes, ..GitLimits::default() }).await;
+        let commit = real.commit_files("app", [("a", "1")]).await;
+        let mut objects = vec![Object::Whole(BLOB, base)];
+        objects.extend((0..steps).map(|_| Object::Delta(1, step)));
+        real.server.fault("app", GitFault::Pack(pack(&objects)));
+        let error = real.fetch("app", &commit).await.unwrap_err();
+        assert_code(&error, Kind::Invalid, "too_large");
+        assert!(error.message().contains("packed too densely"), "{error:?}");
+    }
+}
+
+/// Small objects, each of which is made from the same large one: reading them all takes for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_takes_to_read_a_pack_is_bounded() {
+    let real = Real::with(GitLimits { disk_bytes: 10_000, ..GitLimits::default() }).await;
+    let commit = real.commit_files("app", [("a", "1")]).await;
+    let (base, first) = ([7; 5000], delta(5000, 1, &[(0, 1)]));
+    let mut objects = vec![Object::Whole(BLOB, &base)];
+    objects.extend((1..=80).map(|back| Object::Delta(back, &first)));
+    real.server.fault("app", GitFault::Pack(pack(&objects)));
+    let error = real.fetch("app", &commit).await.unwrap_err();
+    assert_code(&error, Kind::Invalid, "too_large");
+    assert!(error.message().contains("packed too densely"), "{error:?}");
+}
+
+/// A file that is nearly as large as it may be, changed a little: a delta of it needs room for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_file_can_be_changed() {
+    let real = Real::with(GitLimits { object_bytes: 100_000, ..GitLimits::default() }).await;
+    let mut file = noise(99_000);
+    let first = real.commit_files("app", [("large", file.clone())]).await;
+    real.fetch("app", &first).await.unwrap();
+    file.extend(b"changed");
+    let second = real.commit_files("app", [("large", file.clone()), ("copy", file[1..].to_vec())]).await;
+    real.server.git("app", &["repack", "-adf", "--window=50", "--quiet"], &[]).await.unwrap();
+    let tree = real.fetch("app", &second).await.unwrap();
+    for (name, expected) in [("large", &file[..]), ("copy", &file[1..])] {
+        assert_eq!(tree.read(name, 1 << 20).await.unwrap().unwrap(), expected);
+    }
+}
+
+/// Trees that git itself would neither write nor send are the user's, and nothing is fetched again for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_objects_are_the_users() {
+    let real = Real::new().await;
+    let blob = object(&real.server, "blob", b"evil").await;
+    let inner = tree_bytes(&[("100644", b"a", &blob)]);
+    let directory = object(&real.server, "tree", &inner).await;
+    let entries =
+        [("999999", "a mode", &blob), ("40000", "no directory", &blob), ("100644", "no file", &directory)];
+    for (mode, name, id) in entries {
+        let bytes = tree_bytes(&[(mode, name.as_bytes(), id)]);
+        let tree = object(&real.server, "tree", &bytes).await;
+        let commit = commit_of(&real.server, &tree).await;
+        let text = commit_text(&tree);
+        let objects = [(COMMIT, text.as_bytes()), (TREE, &bytes), (TREE, &inner), (BLOB, b"evil")];
+        real.server
+            .fault("evil", GitFault::Pack(pack(&objects.map(|(kind, bytes)| Object::Whole(kind, bytes)))));
+        let before = real.server.requests("evil");
+        let fetched = real.fetch("evil", &commit).await;
+        let error = fetched.expect_err(name);
+        assert!(real.server.requests("evil") - before <= 2, "{name}: it was fetched once: {error:?}");
+        assert_code(&error, Kind::Invalid, "malformed_object");
+    }
+}
+
+/// Many links that share one long target, each leading through the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bomb_of_links_is_too_large() {
+    let real = Real::new().await;
+    let target = format!("{}l", "d/../".repeat(800));
+    let link = object(&real.server, "blob", target.as_bytes()).await;
+    let blob = object(&real.server, "blob", b"x").await;
+    let directory = object(&real.server, "tree", &tree_bytes(&[("100644", b"x", &blob)])).await;
+    let names: Vec<String> = (0..200).map(|number| format!("l{number:03}")).collect();
+    let mut entries = vec![("40000", &b"d"[..], directory.as_str()), ("120000", b"l", &link)];
+    entries.extend(names.iter().map(|name| ("120000", name.as_bytes(), link.as_str())));
+    let tree = object(&real.server, "tree", &tree_bytes(&entries)).await;
+    let commit = commit_of(&real.server, &tree).await;
+    assert_code(&real.fetch("evil", &commit).await.unwrap_err(), Kind::Invalid, "too_large");
+}
+
+/// A few trees that contain each other under long names.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_names_in_great_number_are_too_large() {
+    let real = Real::new().await;
+    let mut id = object(&real.server, "blob", b"x").await;
+    for level in 0..4 {
+        let (mode, width) = if level == 0 { ("100644", 40) } else { ("40000", 12) };
+        let names: Vec<String> = (0..width).map(|number| format!("{number:03}{}", "n".repeat(900))).collect();
+        let entries: Vec<_> = names.iter().map(|name| (mode, name.as_bytes(), id.as_str())).collect();
+        id = object(&real.server, "tree", &tree_bytes(&entries)).await;
+    }
+    let commit = commit_of(&real.server, &id).await;
+    let error = real.fetch("evil", &commit).await.unwrap_err();
+    assert_code(&error, Kind::Invalid, "too_large");
+    assert!(error.message().contains("names"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -310,6 +520,41 @@ async fn a_redirect_to_a_private_address_is_denied() {
         assert_code(&error, Kind::PermissionDenied, "egress_denied");
     }
     assert_eq!(other.requests("app"), 0, "nothing was sent there");
+}
+
+/// Only the first request may be redirected: what is asked for goes to nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_of_the_second_request_is_denied() {
+    let real = Real::new().await;
+    let other = GitServer::temporary().await.unwrap();
+    other.commit("app", "main", [("a", "1")]).await.unwrap();
+    let line = |text: &str| format!("{:04x}{text}", text.len() + 4);
+    let lines = [line("# service=git-upload-pack\n"), "0000".into(), line("version 2\n"), line("ls-refs\n")];
+    let listing = format!("{}{}0000", lines.concat(), line("fetch=shallow\n"));
+    let kind = "content-type: application/x-git-upload-pack-advertisement\r\nconnection: close";
+    let target = other.url("app");
+    let answers = [
+        format!("HTTP/1.1 200 OK\r\n{kind}\r\ncontent-length: {}\r\n\r\n{listing}", listing.len()),
+        format!(
+            "HTTP/1.1 307 Moved\r\nlocation: {target}/git-upload-pack\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ),
+    ];
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: GitUrl = format!("http://{}/app.git", listener.local_addr().unwrap()).parse().unwrap();
+    let served = tokio::spawn(async move {
+        for answer in answers {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let length = connection.read(&mut [0; 8192]).await.unwrap();
+            assert!(length > 0);
+            connection.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let repository = Repository { url: url.clone(), ..real.with_token("app", "s3cr3t") };
+    // Not even to a host that may be called.
+    let error = allowing(&real, &[&url, &target]).branches(&context(), &repository).await.unwrap_err();
+    assert_code(&error, Kind::PermissionDenied, "egress_denied");
+    served.await.expect("both requests came");
+    assert_eq!(other.requests("app"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Real, context, files_below, provider};
 use paas_core::memory::MemoryFiles;
-use paas_core::{Clock as _, GitProvider as _, RootDirectory, SystemClock};
+use paas_core::{Clock as _, Fault, GitProvider as _, Kind, RootDirectory, SystemClock};
 use paas_git::GitLimits;
 use paas_git::testing::{GitFault, GitServer};
 
@@ -134,6 +134,110 @@ async fn a_cancelled_fetch_leaves_nothing_half_made() {
     let (fetched, ()) = tokio::join!(real.provider.fetch(&context, &repository, &commit, &root), cancel);
     assert_eq!(fetched.unwrap_err().kind(), paas_core::Kind::Cancelled);
     assert_eq!(file_names(&real), ["lock"], "the call had cleaned up when it returned");
+}
+
+/// Neither the caller's change of mind nor what the server says is the fault of what was fetched before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_fetch_keeps_the_mirror() {
+    let real = Real::new().await;
+    let first = real.commit_files("app", site(1)).await;
+    real.fetch("app", &first).await.unwrap();
+    let kept = file_names(&real);
+    let large = (0..20_000_u64)
+        .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string())
+        .collect::<String>();
+    let second = real.commit_files("app", site(2).file("large", large)).await;
+
+    real.server.fault("app", GitFault::Pack("0010ERR go away\n".into()));
+    let error = real.fetch("app", &second).await.unwrap_err();
+    assert_eq!((error.kind(), error.whose()), (Kind::Unavailable, Fault::Upstream), "{error:?}");
+    assert_eq!(file_names(&real), kept);
+
+    real.server.fault("app", GitFault::Slow { bytes: 200, pause: Duration::from_millis(20) });
+    let (context, repository, root) = (context(), real.repository("app"), RootDirectory::default());
+    let cancel = async {
+        while !file_names(&real).iter().any(|name| name.starts_with(".tmp")) {
+            context.clock().sleep(Duration::from_millis(5)).await;
+        }
+        context.cancel();
+    };
+    let (fetched, ()) = tokio::join!(real.provider.fetch(&context, &repository, &second, &root), cancel);
+    assert_eq!(fetched.unwrap_err().kind(), Kind::Cancelled);
+    assert_eq!(file_names(&real), kept);
+
+    real.server.fault("app", None);
+    let before = real.server.requests("app");
+    real.fetch("app", &first).await.unwrap();
+    assert_eq!(real.server.requests("app"), before, "it is still here");
+}
+
+/// Power loss left zeros in the middle of a file: it is found out when the file is read, and fetched again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_is_fetched_again() {
+    let real = Real::new().await;
+    let large: String =
+        (0..20_000_u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string()).collect();
+    let commit = real.commit_files("app", [("large", large.clone())]).await;
+    real.fetch("app", &commit).await.unwrap();
+    let files = files_below(real.mirrors.path());
+    let pack = files.iter().find(|file| file.extension().is_some_and(|found| found == "pack")).unwrap();
+    std::fs::set_permissions(pack, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut bytes = std::fs::read(pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4096].fill(0);
+    std::fs::write(pack, bytes).unwrap();
+    let tree = real.fetch("app", &commit).await.expect("only its head is looked at");
+    let error = tree.read("large", 1 << 20).await.unwrap_err();
+    assert!(error.is_transient() && error.reason() == Some("mirror_damaged"), "{error:?}");
+    let tree = real.fetch("app", &commit).await.unwrap();
+    assert_eq!(tree.read("large", 1 << 20).await.unwrap().unwrap(), large);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_past_its_bytes_is_made_anew() {
+    let real = Real::with(GitLimits { disk_bytes: 400_000, ..GitLimits::default() }).await;
+    let mut state = 1_u64;
+    for number in 0..6 {
+        let file: String = (0..7000)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state.to_string()
+            })
+            .collect();
+        let commit = real.commit_files("app", [("file", file), ("n", number.to_string())]).await;
+        real.fetch("app", &commit).await.unwrap();
+        let held: u64 =
+            files_below(real.mirrors.path()).iter().map(|file| file.metadata().unwrap().len()).sum();
+        assert!(held <= 400_000, "{held} bytes");
+    }
+}
+
+/// Who waits for another fetch of the same repository does not blame the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_another_fetch_is_not_the_servers_fault() {
+    let real = Real::new().await;
+    let commit = real.commit_files("app", site(1)).await;
+    real.server.fault("app", GitFault::Stall);
+    let limits = GitLimits { time: Duration::from_millis(300), ..GitLimits::default() };
+    let impatient = provider(real.mirrors.path(), &real.server, limits);
+    let (context, repository, root) = (context(), real.repository("app"), RootDirectory::default());
+    let other = async {
+        while !file_names(&real).contains(&"lock".to_owned()) || real.server.requests("app") == 0 {
+            context.clock().sleep(Duration::from_millis(5)).await;
+        }
+        let error = impatient.fetch(&common::context(), &repository, &commit, &root).await.unwrap_err();
+        context.cancel();
+        error
+    };
+    let (_, error) = tokio::join!(real.provider.fetch(&context, &repository, &commit, &root), other);
+    assert_eq!((error.kind(), error.whose()), (Kind::Timeout, Fault::Platform), "{error:?}");
+}
+
+#[test]
+fn the_defaults_are_those_that_are_promised() {
+    let limits = GitLimits::default();
+    assert_eq!(limits.time, Duration::from_secs(5 * 60));
+    assert_eq!((limits.disk_bytes, limits.pack_bytes), (2 << 30, 1 << 30));
 }
 
 /// Power loss, bit rot, a curious operator: what is broken is fetched again.

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! A `Dockerfile` in the tree wins. Otherwise the first recipe that fits completely decides; a recipe is one module
-//! in `recipes` and one line in its list.
+//! in `recipes`, named there and put in its list.
 
 mod base_images;
 mod dockerfile;

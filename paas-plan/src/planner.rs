@@ -12,7 +12,7 @@ use crate::{BaseImages, OPERATION};
 /// Plans by looking at the tree: at its Dockerfile, or at the manifests of the languages it knows.
 ///
 /// # Guarantees
-/// It looks at paths up to three parts long and reads at most a few dozen files of at most 1 MiB. Nothing of the
+/// It looks through paths up to three parts long and reads at most a few dozen files of at most 1 MiB. Nothing of the
 /// repository becomes an instruction of a generated Dockerfile.
 #[derive(Clone, Debug, Default)]
 pub struct SourcePlanner {

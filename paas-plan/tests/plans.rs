@@ -215,6 +215,14 @@ async fn a_static_site_in_a_directory() {
     insta::assert_snapshot!(page(&plan));
     let Dockerfile::Generated { files, .. } = &plan.dockerfile else { panic!("generated") };
     insta::assert_snapshot!(files[".paas/httpd.conf"]);
+    // Secrets, settings and the repository's own business are not for visitors.
+    assert_eq!(files[".dockerignore"], "web site/**/.*\n!web site/**/.well-known\n");
+}
+
+#[tokio::test]
+async fn a_root_may_lie_deep() {
+    let plan = plan([("Staticfile", "root: a/b/c/d"), ("a/b/c/d/index.html", "")]).await;
+    assert!(plan.dockerfile.text().contains("COPY [\"a/b/c/d/\",\"/srv/\"]"));
 }
 
 #[tokio::test]

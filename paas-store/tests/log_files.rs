@@ -126,7 +126,7 @@ async fn a_torn_line_is_cut_off() {
         assert_eq!(texts(&store).await, ["1", "2", "3"]);
         // A segment of which nothing is whole is nothing.
         drop(store);
-        fs::write(path.with_file_name("99999999999999999999.log"), torn).unwrap();
+        fs::write(path.with_file_name("09999999999999999999.log"), torn).unwrap();
         let (store, _) = open(folder.path(), small()).await;
         assert_eq!(texts(&store).await, ["1", "2", "3"]);
     }
@@ -146,12 +146,114 @@ async fn damaged_lines_are_left_out() {
     fs::write(&path, bytes).unwrap();
     let (store, _) = open(folder.path(), small()).await;
     assert_eq!(texts(&store).await, ["1", "3"]);
+    assert!(segments(folder.path()).iter().all(|path| path.extension().is_some_and(|found| found == "log")));
     // Something that is all one line ends neither in a loop nor in an error.
     fs::write(&path, [vec![b'x'; 1_000_000], b"\n".to_vec()].concat()).unwrap();
     let (store, _) = open(folder.path(), small()).await;
     assert_eq!(texts(&store).await, [""; 0]);
     let backward = LogQuery { direction: LogDirection::Backward, ..LogQuery::of(app()) };
     assert!(store.read(&backward).await.unwrap().lines.is_empty());
+    let kept = segments(folder.path()).pop().unwrap();
+    assert_eq!(kept.metadata().unwrap().len(), 1_000_001, "somebody may want to look at it");
+}
+
+/// The first write of a new segment finds the disk full: nothing of it comes back at the next start.
+#[tokio::test]
+async fn an_append_on_a_full_disk_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = FileLogOptions { segment_bytes: 1, ..FileLogOptions::default() };
+    let (store, clock) = open(folder.path(), options.clone()).await;
+    store.append(&app(), vec![line("1")]).await.unwrap();
+    let at = clock.now() + SignedDuration::from_secs(1);
+    clock.jump(60);
+    let next = folder.path().join(app().as_str()).join(format!("{:020}.log", at.as_nanosecond()));
+    std::os::unix::fs::symlink("/dev/full", &next).unwrap();
+    let error = store.append(&app(), vec![NewLogLine { at: Some(at), ..line("lost") }]).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert_eq!(texts(&store).await, ["1"]);
+    assert_eq!(segments(folder.path()).len(), 1);
+    drop(store);
+    let (store, _) = open(folder.path(), options).await;
+    store.append(&app(), vec![line("2")]).await.unwrap();
+    let page = store.read(&LogQuery { limit: usize::MAX, ..LogQuery::of(app()) }).await.unwrap();
+    assert_eq!(page.lines.iter().map(|line| line.sequence).collect::<Vec<_>>(), [1, 2]);
+}
+
+/// A file that lost its end gets no gap of zeros in the middle.
+#[tokio::test]
+async fn a_file_that_was_cut_goes_on_where_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path(), small()).await;
+    store.append(&app(), vec![line("1"), line("2")]).await.unwrap();
+    let path = segments(folder.path()).pop().unwrap();
+    let length = path.metadata().unwrap().len();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 3).unwrap();
+    store.append(&app(), vec![line("3")]).await.unwrap();
+    assert_eq!(texts(&store).await, ["1", "3"]);
+    assert!(!fs::read(&path).unwrap().contains(&0));
+}
+
+/// Nobody waits for the removal to end, and the app goes on all the same.
+#[tokio::test]
+async fn a_dropped_removal_hinders_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path(), small()).await;
+    store.append(&app(), vec![line("1")]).await.unwrap();
+    {
+        let removed_app = app();
+        let mut removal = store.remove(&removed_app);
+        assert!(futures::poll!(&mut removal).is_pending(), "the files are being removed");
+    }
+    let app = app();
+    let append = store.append(&app, vec![line("2")]);
+    tokio::time::timeout(Duration::from_secs(30), append).await.expect("it goes on").unwrap();
+    assert_eq!(texts(&store).await, ["2"]);
+}
+
+/// They share a file with lines that are kept, and are left out all the same.
+#[tokio::test]
+async fn lines_beyond_retention_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = FileLogOptions { max_age: Duration::from_secs(1_000), ..FileLogOptions::default() };
+    let (store, clock) = open(folder.path(), options).await;
+    store.append(&app(), vec![line("old")]).await.unwrap();
+    clock.jump(600);
+    store.append(&app(), vec![line("new")]).await.unwrap();
+    assert_eq!(texts(&store).await, ["old", "new"]);
+    clock.jump(600);
+    assert_eq!(texts(&store).await, ["new"]);
+}
+
+/// After a restart an instance's last line is found again, and stays right while lines come.
+#[tokio::test]
+async fn an_instances_last_line_is_known_across_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, clock) = open(folder.path(), small()).await;
+    let names = ["one", "two"].map(|name| serde_json::from_value(name.into()).unwrap());
+    let [one, two]: [paas_core::InstanceName; 2] = names;
+    let start = clock.now();
+    let of = |instance: &paas_core::InstanceName, seconds: i64| NewLogLine {
+        at: Some(start + SignedDuration::from_secs(seconds)),
+        instance: Some(instance.clone()),
+        ..line("x")
+    };
+    store.append(&app(), vec![of(&one, -9), of(&one, -7), of(&one, -8)]).await.unwrap();
+    for is_restarted in [false, true] {
+        let store = if is_restarted { &open(folder.path(), small()).await.0 } else { &store };
+        let last = async |instance| store.last_of(&app(), instance).await.unwrap();
+        assert_eq!(last(&one).await, of(&one, -7).at);
+        assert_eq!(last(&two).await, None);
+        if is_restarted {
+            store.append(&app(), vec![of(&two, -5), of(&one, -6)]).await.unwrap();
+            assert_eq!((last(&one).await, last(&two).await), (of(&one, -6).at, of(&two, -5).at));
+        }
+    }
+}
+
+#[test]
+fn the_defaults_are_those_that_are_promised() {
+    let options = FileLogOptions::default();
+    assert_eq!((options.max_bytes, options.max_age), (200 << 20, Duration::from_secs(30 * 86_400)));
 }
 
 #[tokio::test]

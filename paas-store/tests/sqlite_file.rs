@@ -188,9 +188,56 @@ async fn a_foreign_database_is_refused_and_left_alone() {
     let path = folder.path().join("paas.db");
     let foreign = rusqlite::Connection::open(&path).unwrap();
     foreign.execute_batch("CREATE TABLE records (a); INSERT INTO records VALUES (1)").unwrap();
+    drop(foreign);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let before = fs::read(&path).unwrap();
     assert!(refused(&path).await.message().contains("another application"));
-    let tables: i64 = foreign.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
-    assert_eq!(tables, 1);
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+    assert!(!folder.path().join("paas.db-wal").exists());
+}
+
+#[tokio::test]
+async fn a_file_is_locked_under_each_of_its_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("paas.db");
+    let first = open(&path).await.unwrap();
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink("paas.db", &link).unwrap();
+    assert!(refused(&link).await.message().contains("in use by another program"));
+    first.close().await;
+    let second = open(&link).await.unwrap();
+    refused(&path).await;
+    second.ping().await.unwrap();
+}
+
+/// The statement that stores a change of the agenda is itself what finds the disk full.
+#[tokio::test]
+async fn work_that_could_not_be_stored_is_not_handed_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { max_bytes: Some(512 * 1024), ..SqliteOptions::default() };
+    let store = SqliteStore::open_with(folder.path().join("paas.db"), options, Arc::new(TestClock::new()))
+        .await
+        .unwrap();
+    let mut stored = Vec::new();
+    loop {
+        let keys: Vec<_> = (0..50).map(|at| format!("{:05}{}", stored.len() + at, "k".repeat(500))).collect();
+        let leases = keys.iter().map(|key| schedule(key)).collect();
+        match store.commit(Batch { leases, ..Batch::default() }).await {
+            Ok(_) => stored.extend(keys),
+            Err(error) => {
+                assert!(error.message().contains("full"), "{error:?}");
+                break;
+            }
+        }
+    }
+    assert!(stored.len() > 100);
+    let mut claimed = Vec::new();
+    while let Some(lease) = claim(&store).await {
+        claimed.push(lease.key);
+    }
+    claimed.sort();
+    assert_eq!(claimed, stored);
 }
 
 #[tokio::test]
@@ -246,7 +293,7 @@ async fn a_full_disk_loses_nothing_that_was_answered() {
     assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
     assert!(error.is_transient() && error.message().contains("full"), "{error:?}");
     assert!(kept > 10);
-    // What happened in memory was taken back too: the lease is still held.
+    // A batch of which one part finds no room changes nothing: the lease is still held.
     let release = LeaseChange::Release { lease: lease.clone(), next: None };
     let batch = Batch {
         leases: vec![schedule("other"), release.clone()],

@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 
 /// How many links are followed before a path counts as a loop, as in Linux.
 const MAX_LINKS: usize = 40;
+/// How many parts of paths are walked to check all links of a tree.
+const MAX_PARTS: usize = 4_000_000;
 /// What the operation is called in errors: trees are checked when they are fetched.
 const OPERATION: &str = "git.fetch";
 
@@ -31,7 +33,8 @@ impl TreeListing {
     /// Sorts and checks `entries`.
     ///
     /// # Errors
-    /// `Invalid` with the code `unsafe_path`, naming the first path that breaks a rule.
+    /// `Invalid` with the code `unsafe_path`, naming the first path that breaks a rule; with the code `too_large` if
+    /// its links lead through each other too often.
     pub fn new(mut entries: Vec<TreeEntry>) -> Result<Self> {
         entries.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].path == pair[1].path) {
@@ -46,15 +49,26 @@ impl TreeListing {
             }
         }
         let listing = Self { entries: Arc::new(entries) };
+        let mut parts = MAX_PARTS;
         for entry in listing.entries.iter() {
-            if let EntryKind::Symlink { target } = &entry.kind
-                && let Walked::Outside = listing.walk(&entry.path)
-            {
-                let target = target.escape_debug();
-                return Err(Self::unsafe_path(
-                    &entry.path,
-                    &format!("it is a link that leads outside, to `{target}`"),
-                ));
+            let EntryKind::Symlink { target } = &entry.kind else { continue };
+            match listing.walk(&entry.path, &mut parts) {
+                Walked::Outside => {
+                    let target = target.escape_debug();
+                    return Err(Self::unsafe_path(
+                        &entry.path,
+                        &format!("it is a link that leads outside, to `{target}`"),
+                    ));
+                }
+                Walked::TooFar => {
+                    return Err(Error::invalid(
+                        OPERATION,
+                        "the repository is too large: it has too many links",
+                    )
+                    .code("too_large")
+                    .hint("remove links that lead through other links"));
+                }
+                Walked::Inside(_) | Walked::Loop => {}
             }
         }
         Ok(listing)
@@ -81,9 +95,9 @@ impl TreeListing {
     /// The index of the file, directory or submodule that `path` leads to, following links; `None` if it leads
     /// nowhere.
     pub fn find(&self, path: &str) -> Option<usize> {
-        match self.walk(path) {
+        match self.walk(path, &mut { MAX_PARTS }) {
             Walked::Inside(path) => self.index_of(&path),
-            Walked::Outside | Walked::Loop => None,
+            Walked::Outside | Walked::Loop | Walked::TooFar => None,
         }
     }
 
@@ -91,12 +105,15 @@ impl TreeListing {
         self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).ok()
     }
 
-    /// Walks `path` as an operating system would, with the tree's root in place of the file system's.
-    fn walk(&self, path: &str) -> Walked {
+    /// Walks `path` as an operating system would, with the tree's root in place of the file system's. Takes what it
+    /// walks from `parts`.
+    fn walk(&self, path: &str, parts: &mut usize) -> Walked {
         let mut here = String::new();
         let mut rest: Vec<&str> = path.split('/').rev().collect();
         let mut links = 0;
         while let Some(name) = rest.pop() {
+            let Some(left) = parts.checked_sub(1) else { return Walked::TooFar };
+            *parts = left;
             match name {
                 "" | "." => continue,
                 ".." => {
@@ -135,6 +152,7 @@ enum Walked {
     Inside(String),
     Outside,
     Loop,
+    TooFar,
 }
 
 /// True for a name that stays in its directory, and that no file system takes for `.git`: neither one that
@@ -201,6 +219,15 @@ mod tests {
         let error = TreeListing::new(entries).unwrap_err();
         assert_eq!(error.reason(), Some("unsafe_path"));
         assert!(error.message().contains("`out`"), "{error}");
+    }
+
+    #[test]
+    fn links_that_lead_through_each_other_again_and_again_are_too_large() {
+        let target = format!("{}l", "d/../".repeat(800));
+        let mut entries: Vec<_> = (0..200).map(|number| link(&format!("l{number}"), &target)).collect();
+        entries.push(link("l", &target));
+        let error = TreeListing::new(entries).unwrap_err();
+        assert_eq!(error.reason(), Some("too_large"));
     }
 
     #[test]

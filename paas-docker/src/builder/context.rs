@@ -12,8 +12,11 @@ use super::ignore;
 /// Where the Dockerfile stands in the context, so that it replaces no file of the repository.
 pub(super) const DOCKERFILE: &str = ".paas.Dockerfile";
 
+/// What is not sent.
+const IGNORE_FILE: &str = ".dockerignore";
+
 /// The context of a build as a tar stream: `dockerfile` under its reserved name, the plan's own files, then what
-/// `.dockerignore` leaves of the tree. Nothing is held in memory but one chunk.
+/// `.dockerignore`, the tree's and behind it the plan's, leaves of the tree. Nothing is held in memory but one chunk.
 ///
 /// # Errors
 /// `Invalid` when `.dockerignore` cannot be read.
@@ -22,12 +25,17 @@ pub(super) async fn archive(
     plan: &Dockerfile,
     dockerfile: &str,
 ) -> Result<BoxStream<'static, io::Result<Bytes>>> {
-    let ignore_file = tree.read(".dockerignore", ignore::MAX_BYTES).await?.unwrap_or_default();
-    let wanted = ignore::filter(&String::from_utf8_lossy(&ignore_file))?;
+    let ignore_file = tree.read(IGNORE_FILE, ignore::MAX_BYTES).await?.unwrap_or_default();
+    let mut ignored = String::from_utf8_lossy(&ignore_file).into_owned();
     let mut own: BTreeMap<String, Bytes> = BTreeMap::new();
     if let Dockerfile::Generated { files, .. } = plan {
         own.extend(files.iter().map(|(path, text)| (path.clone(), Bytes::from(text.clone()))));
     }
+    if let Some(also) = own.remove(IGNORE_FILE) {
+        ignored.push('\n');
+        ignored.push_str(&String::from_utf8_lossy(&also));
+    }
+    let wanted = ignore::filter(&ignored)?;
     own.insert(DOCKERFILE.to_owned(), Bytes::from(dockerfile.to_owned()));
     let first = entries(&own).map_err(paas_core::error::map("docker.build_context"))?;
     let rest = PathFilter::new(move |path| wanted.wants(path) && !own.contains_key(path));

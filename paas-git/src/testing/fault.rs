@@ -27,6 +27,8 @@ pub enum GitFault {
     },
     /// The first request is redirected to this address, to which git's own part of the path is added.
     Redirect(String),
+    /// Packs are answered with these bytes instead.
+    Pack(bytes::Bytes),
     /// Bodies of packs are cut off after this many bytes.
     Cut {
         /// How many bytes still come.

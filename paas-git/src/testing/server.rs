@@ -10,9 +10,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -226,6 +226,14 @@ impl Shared {
             }
             Some(GitFault::OldProtocol) => {
                 request.headers_mut().remove("git-protocol");
+            }
+            Some(GitFault::Pack(bytes)) if rest == "git-upload-pack" => {
+                let mut response = answer(StatusCode::OK, "");
+                *response.body_mut() =
+                    Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync();
+                let kind = HeaderValue::from_static("application/x-git-upload-pack-result");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                return Ok(response);
             }
             Some(GitFault::Stall) => return std::future::pending().await,
             Some(GitFault::Redirect(target)) => {

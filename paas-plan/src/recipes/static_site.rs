@@ -11,6 +11,8 @@ use crate::source::Source;
 use crate::{BaseImages, OPERATION};
 
 const STATICFILE: &str = "Staticfile";
+/// Adds to the repository's own.
+const IGNORED: &str = ".dockerignore";
 /// Generated into the build's context.
 const SERVER_CONFIGURATION: &str = ".paas/httpd.conf";
 
@@ -45,6 +47,8 @@ impl Recipe for StaticSite {
             &format!("{}/", if root.is_empty() { "." } else { &root }),
             source.has_file(&not_found_page),
         )?;
+        let mut files = site.files;
+        files.insert(IGNORED.to_owned(), hidden_files_of(&root));
         let (text, base_images) = writer.finish();
         Ok(Verdict::Fits(Box::new(BuildPlan {
             recipe: "static".to_owned(),
@@ -55,10 +59,17 @@ impl Recipe for StaticSite {
             build: Vec::new(),
             start: site.start,
             port: None,
-            dockerfile: Dockerfile::Generated { text, files: site.files },
+            dockerfile: Dockerfile::Generated { text, files },
             base_images,
         })))
     }
+}
+
+/// What is left out of the context: settings, secrets and the repository's own business lie in files whose names
+/// begin with a dot. Only `.well-known` is meant for visitors.
+fn hidden_files_of(root: &str) -> String {
+    let root = if root.is_empty() { String::new() } else { format!("{root}/") };
+    format!("{root}**/.*\n!{root}**/.well-known\n")
 }
 
 /// The `root:` of a Staticfile; empty for the repository's own root.

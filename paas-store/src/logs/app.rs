@@ -1,9 +1,11 @@
 //! The files of one app's lines.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,6 +15,9 @@ use tokio::sync::watch;
 use super::FileLogOptions;
 use super::line::{Filter, Names, RawLine, encode, nanoseconds};
 use super::segment::{Reader, Segment};
+
+/// How many instances' last lines are remembered.
+const MAX_INSTANCES: usize = 4096;
 
 /// One app's lines. One append at a time; reads go on beside it.
 #[derive(Debug)]
@@ -38,6 +43,24 @@ pub(super) struct Writing {
 struct Index {
     segments: Vec<Segment>,
     last: Option<(Timestamp, u64)>,
+    /// The engine's time of each instance's last line, once somebody asked: for that everything has to be read.
+    by_instance: Option<BTreeMap<InstanceName, Timestamp>>,
+}
+
+impl Index {
+    /// Takes in what an instance printed; of very many the latest stay.
+    fn note(&mut self, printed: impl IntoIterator<Item = (InstanceName, Timestamp)>) {
+        let Some(known) = &mut self.by_instance else { return };
+        for (instance, at) in printed {
+            let last = known.entry(instance).or_insert(at);
+            *last = at.max(*last);
+        }
+        if known.len() > MAX_INSTANCES {
+            let mut times: Vec<_> = known.values().copied().collect();
+            let (_, median, _) = times.select_nth_unstable(known.len() / 2);
+            known.retain(|_, at| *at > *median);
+        }
+    }
 }
 
 impl AppLog {
@@ -63,11 +86,11 @@ impl AppLog {
             if last.is_some() {
                 break;
             }
-            fs::remove_file(segment.path(&folder))?;
+            set_aside(segment, &folder)?;
             segments.pop();
         }
         let newest = watch::Sender::new(last.map(|(at, _)| at));
-        let index = Mutex::new(Index { segments, last });
+        let index = Mutex::new(Index { segments, last, by_instance: None });
         Ok(Self { folder, options, index, newest, writing: Arc::default() })
     }
 
@@ -82,24 +105,25 @@ impl AppLog {
             let index = self.locked();
             (index.segments.clone(), index.last)
         };
-        let mut buffer = String::new();
-        for line in lines {
-            let by_engine = line.at;
-            let line = line.into_stored(last, now);
-            last = Some((line.at, line.sequence));
-            let is_full = segments
-                .last()
-                .is_none_or(|segment| segment.bytes + buffer.len() as u64 >= self.options.segment_bytes);
-            if is_full {
-                self.flush(&mut segments, &mut buffer)?;
-                segments.push(Segment { first: nanoseconds(line.at), bytes: 0 });
+        let printed: Vec<(InstanceName, Timestamp)> =
+            lines.iter().filter_map(|line| Some((line.instance.clone()?, line.at?))).collect();
+        let known = segments.clone();
+        if let Err(cause) = self.write(&mut segments, &mut last, lines, now) {
+            // What began with this append was never answered for: it would come back at the next start.
+            for begun in
+                segments.iter().filter(|segment| known.iter().all(|known| known.first != segment.first))
+            {
+                let _ = fs::remove_file(begun.path(&self.folder));
             }
-            encode(&mut buffer, &line, by_engine);
+            return Err(cause);
         }
-        self.flush(&mut segments, &mut buffer)?;
         let outdated = self.outdated(&segments, now);
         let removed: Vec<Segment> = segments.drain(..outdated).collect();
-        *self.locked() = Index { segments, last };
+        {
+            let mut index = self.locked();
+            (index.segments, index.last) = (segments, last);
+            index.note(printed);
+        }
         self.newest.send_replace(last.map(|(at, _)| at));
         for segment in removed {
             // The lines are stored all the same; a file that is left over is found at the next start.
@@ -110,6 +134,30 @@ impl AppLog {
         Ok(())
     }
 
+    fn write(
+        &self,
+        segments: &mut Vec<Segment>,
+        last: &mut Option<(Timestamp, u64)>,
+        lines: Vec<NewLogLine>,
+        now: Timestamp,
+    ) -> io::Result<()> {
+        let mut buffer = String::new();
+        for line in lines {
+            let by_engine = line.at;
+            let line = line.into_stored(*last, now);
+            *last = Some((line.at, line.sequence));
+            let is_full = segments
+                .last()
+                .is_none_or(|segment| segment.bytes + buffer.len() as u64 >= self.options.segment_bytes);
+            if is_full {
+                self.flush(segments, &mut buffer)?;
+                segments.push(Segment { first: nanoseconds(line.at), bytes: 0 });
+            }
+            encode(&mut buffer, &line, by_engine);
+        }
+        self.flush(segments, &mut buffer)
+    }
+
     fn flush(&self, segments: &mut [Segment], buffer: &mut String) -> io::Result<()> {
         let Some(segment) = segments.last_mut().filter(|_| !buffer.is_empty()) else { return Ok(()) };
         if segment.bytes == 0 {
@@ -117,9 +165,15 @@ impl AppLog {
         }
         let path = segment.path(&self.folder);
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        // What a failed append left behind was never answered for.
-        if file.metadata()?.len() != segment.bytes {
-            file.set_len(segment.bytes)?;
+        match file.metadata()?.len() {
+            // What a failed append left behind was never answered for.
+            length if length > segment.bytes => file.set_len(segment.bytes)?,
+            // Somebody cut it: what is left of it stays.
+            length if length < segment.bytes => {
+                segment.bytes = length;
+                mend(segment, &self.folder)?;
+            }
+            _ => {}
         }
         file.write_all(buffer.as_bytes())?;
         segment.bytes += buffer.len() as u64;
@@ -127,10 +181,15 @@ impl AppLog {
         Ok(())
     }
 
+    /// When the oldest lines are from that are kept.
+    fn oldest(&self, now: Timestamp) -> u64 {
+        let age = SignedDuration::try_from(self.options.max_age).unwrap_or(SignedDuration::MAX);
+        now.checked_sub(age).map_or(0, nanoseconds)
+    }
+
     /// How many of the oldest segments are beyond retention; the newest never is.
     fn outdated(&self, segments: &[Segment], now: Timestamp) -> usize {
-        let age = SignedDuration::try_from(self.options.max_age).unwrap_or(SignedDuration::MAX);
-        let oldest = now.checked_sub(age).map_or(0, nanoseconds);
+        let oldest = self.oldest(now);
         let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
         let mut outdated = 0;
         for pair in segments.windows(2) {
@@ -144,12 +203,21 @@ impl AppLog {
         outdated
     }
 
-    pub(super) fn read(&self, query: &LogQuery) -> io::Result<LogPage> {
+    /// Reads what is not beyond retention at `now`, until it is stopped.
+    pub(super) fn read(
+        &self,
+        query: &LogQuery,
+        now: Timestamp,
+        is_stopped: &AtomicBool,
+    ) -> io::Result<LogPage> {
         let limit = query.limit.min(LogQuery::MAX_LIMIT);
         let mut page = LogPage::default();
         let Some(filter) = Filter::new(query) else { return Ok(page) };
         let mut names = Names::default();
-        self.scan(query.direction, filter.from, filter.to, |line| {
+        self.scan(query.direction, filter.from.max(self.oldest(now)), filter.to, |line| {
+            if is_stopped.load(Ordering::Relaxed) {
+                return false;
+            }
             if let Some(line) = RawLine::parse(line).filter(|line| filter.passes(line)) {
                 if page.lines.len() == limit {
                     page.has_more = true;
@@ -162,35 +230,33 @@ impl AppLog {
         Ok(page)
     }
 
+    /// The engine's time of an instance's last line, while `writing` is held. The first time everything is read.
     pub(super) fn last_of(&self, instance: &InstanceName) -> io::Result<Option<Timestamp>> {
-        let mut last = None;
-        // Its lines may be a little out of the engine's order, but not over whole segments.
-        for segment in self.locked().segments.clone().into_iter().rev() {
-            let Some(mut reader) = Reader::open(&segment.path(&self.folder), segment.bytes)? else {
-                continue;
-            };
-            reader.lines(LogDirection::Forward, 0, segment.bytes, |line| {
-                if let Some(line) = RawLine::parse(line)
-                    && line.instance() == Some(instance.as_str())
-                {
-                    last = last.max(line.by_engine());
-                }
-                true
-            })?;
-            if last.is_some() {
-                break;
-            }
+        if let Some(known) = &self.locked().by_instance {
+            return Ok(known.get(instance).copied());
         }
+        let mut found = Index { by_instance: Some(BTreeMap::new()), ..Index::default() };
+        let mut names = Names::default();
+        self.scan(LogDirection::Forward, 0, u64::MAX, |line| {
+            found.note(
+                RawLine::parse(line)
+                    .and_then(|line| Some((names.instance(line.instance()?)?, line.by_engine()?))),
+            );
+            true
+        })?;
+        let last = found.by_instance.as_ref().and_then(|known| known.get(instance).copied());
+        self.locked().by_instance = found.by_instance;
         Ok(last)
     }
 
     /// Removes everything while `writing` is held.
     pub(super) fn remove(&self) -> io::Result<()> {
-        *self.locked() = Index::default();
         match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
+        *self.locked() = Index::default();
+        Ok(())
     }
 
     /// Hands the lines between two times, both included, to `visit`, until it answers false.
@@ -224,6 +290,17 @@ impl AppLog {
     fn locked(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes a segment without one whole line of ours out of the way. What somebody may still want to look at stays.
+fn set_aside(segment: &Segment, folder: &Path) -> io::Result<()> {
+    let path = segment.path(folder);
+    if segment.bytes == 0 {
+        return fs::remove_file(path);
+    }
+    let aside = path.with_extension("damaged");
+    tracing::warn!(file = %aside.display(), "a log file is damaged and was set aside");
+    fs::rename(path, aside)
 }
 
 /// Cuts a torn line off a segment's end; answers time and number of the last whole line, if there is one.

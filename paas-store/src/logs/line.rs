@@ -143,7 +143,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    fn instance(&mut self, name: &str) -> Option<InstanceName> {
+    pub(super) fn instance(&mut self, name: &str) -> Option<InstanceName> {
         if self.instance.as_ref().is_none_or(|last| last.as_str() != name) {
             self.instance = serde_json::from_value(name.into()).ok();
         }

@@ -9,6 +9,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use app::AppLog;
 
-/// How many appends and reads use files at once: the bound of open files, too.
+/// How many appends, and how many reads, use files at once: the bound of open files, too.
 const CONCURRENCY: usize = 16;
 
 /// Settings of a [`FileLogStore`].
@@ -65,8 +66,10 @@ pub struct FileLogStore {
     root: PathBuf,
     options: FileLogOptions,
     clock: Arc<dyn Clock>,
-    apps: Mutex<BTreeMap<AppId, Cell>>,
-    permits: Arc<Semaphore>,
+    apps: Arc<Apps>,
+    /// Reads may be long: no append waits for them.
+    appends: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
 }
 
 impl FileLogStore {
@@ -88,40 +91,65 @@ impl FileLogStore {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let root = root.as_ref().to_owned();
-        let permits = Arc::new(Semaphore::new(CONCURRENCY));
-        let store = Self { root: root.clone(), options, clock, apps: Mutex::default(), permits };
+        let permits = || Arc::new(Semaphore::new(CONCURRENCY));
+        let (appends, reads) = (permits(), permits());
+        let store = Self { root: root.clone(), options, clock, apps: Arc::default(), appends, reads };
         let make = move || DirBuilder::new().recursive(true).mode(0o700).create(&root);
-        store.off_the_runtime("logs.open", make).await?;
+        off_the_runtime("logs.open", &store.appends, make).await?;
         Ok(store)
     }
 
     /// The app's files, looked through at the first use.
     async fn app(&self, operation: &'static str, app: &AppId) -> Result<Arc<AppLog>> {
-        let cell = Arc::clone(self.locked().entry(app.clone()).or_default());
+        let cell = Arc::clone(self.apps.locked().entry(app.clone()).or_default());
         let load = || {
             let (folder, options) = (self.root.join(app.as_str()), self.options.clone());
-            self.off_the_runtime(operation, move || AppLog::load(folder, options).map(Arc::new))
+            off_the_runtime(operation, &self.appends, move || AppLog::load(folder, options).map(Arc::new))
         };
         cell.get_or_try_init(load).await.cloned()
     }
+}
 
-    /// Does file work on a blocking thread, at most [`CONCURRENCY`] at once. It runs to its end even when the caller
-    /// is gone.
-    async fn off_the_runtime<T: Send + 'static>(
-        &self,
-        operation: &'static str,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(error::map(operation))?;
-        let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        });
-        task.await.map_err(error::map(operation))?.map_err(|cause| unavailable(operation, cause))
+/// The apps whose files were looked through.
+#[derive(Debug, Default)]
+struct Apps(Mutex<BTreeMap<AppId, Cell>>);
+
+impl Apps {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<AppId, Cell>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<AppId, Cell>> {
-        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Forgets an app's files, unless others are known by now.
+    fn forget(&self, app: &AppId, log: &Arc<AppLog>) {
+        let mut apps = self.locked();
+        if apps.get(app).and_then(|cell| cell.get()).is_some_and(|known| Arc::ptr_eq(known, log)) {
+            apps.remove(app);
+        }
+    }
+}
+
+/// Does file work on a blocking thread, as many at once as there are permits. It runs to its end even when the caller
+/// is gone.
+async fn off_the_runtime<T: Send + 'static>(
+    operation: &'static str,
+    permits: &Arc<Semaphore>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(error::map(operation))?;
+    let task = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    task.await.map_err(error::map(operation))?.map_err(|cause| unavailable(operation, cause))
+}
+
+/// Set when whoever asked is gone.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -141,6 +169,7 @@ impl LogStore for FileLogStore {
             let log = self.app(OPERATION, app).await?;
             let writing = Arc::clone(&log.writing).lock_owned().await;
             if writing.is_removed {
+                self.apps.forget(app, &log);
                 continue;
             }
             let now = self.clock.now();
@@ -148,14 +177,16 @@ impl LogStore for FileLogStore {
                 let _writing = writing;
                 log.append(lines, now)
             };
-            return self.off_the_runtime(OPERATION, append).await;
+            return off_the_runtime(OPERATION, &self.appends, append).await;
         }
     }
 
     async fn read(&self, query: &LogQuery) -> Result<LogPage> {
         const OPERATION: &str = "logs.read";
         let (log, query) = (self.app(OPERATION, &query.app).await?, query.clone());
-        self.off_the_runtime(OPERATION, move || log.read(&query)).await
+        let (stop, now) = (StopOnDrop::default(), self.clock.now());
+        let is_stopped = Arc::clone(&stop.0);
+        off_the_runtime(OPERATION, &self.reads, move || log.read(&query, now, &is_stopped)).await
     }
 
     async fn wait(&self, app: &AppId, after: Option<Timestamp>) -> Result<()> {
@@ -171,7 +202,12 @@ impl LogStore for FileLogStore {
     async fn last_of(&self, app: &AppId, instance: &InstanceName) -> Result<Option<Timestamp>> {
         const OPERATION: &str = "logs.last_of";
         let (log, instance) = (self.app(OPERATION, app).await?, instance.clone());
-        self.off_the_runtime(OPERATION, move || log.last_of(&instance)).await
+        let writing = Arc::clone(&log.writing).lock_owned().await;
+        let look = move || {
+            let _writing = writing;
+            log.last_of(&instance)
+        };
+        off_the_runtime(OPERATION, &self.reads, look).await
     }
 
     async fn remove(&self, app: &AppId) -> Result<()> {
@@ -181,17 +217,13 @@ impl LogStore for FileLogStore {
         if writing.is_removed {
             return Ok(());
         }
-        let removed = Arc::clone(&log);
+        let (apps, app) = (Arc::clone(&self.apps), app.clone());
         let remove = move || {
-            let result = removed.remove();
-            writing.is_removed = result.is_ok();
-            result
+            log.remove()?;
+            writing.is_removed = true;
+            apps.forget(&app, &log);
+            Ok(())
         };
-        self.off_the_runtime(OPERATION, remove).await?;
-        let mut apps = self.locked();
-        if apps.get(app).and_then(|cell| cell.get()).is_some_and(|known| Arc::ptr_eq(known, &log)) {
-            apps.remove(app);
-        }
-        Ok(())
+        off_the_runtime(OPERATION, &self.appends, remove).await
     }
 }

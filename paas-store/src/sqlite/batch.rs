@@ -376,6 +376,8 @@ impl<'c> Session<'c> {
                 }
             }
         }
+        // Before the statement: if that is what fails, the change is taken back all the same.
+        self.undo.push((key.clone(), before.clone()));
         match self.agenda.get(key) {
             Some(work) if before.as_ref() != Some(work) => {
                 let again_class = work.again.map(|(class, _)| class.as_str());
@@ -394,7 +396,6 @@ impl<'c> Session<'c> {
                 self.delete_work.execute([key])?;
             }
         }
-        self.undo.push((key.clone(), before));
         Ok(())
     }
 }

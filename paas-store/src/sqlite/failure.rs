@@ -21,6 +21,8 @@ pub(super) enum OpenFailure {
     UnknownWork,
     #[error("SQLite {0} can corrupt a database; 3.51.3 or newer is needed")]
     OldLibrary(&'static str),
+    #[error("SQLite keeps it with journal mode {mode} and synchronous={synchronous}")]
+    NotDurable { mode: String, synchronous: i64 },
     #[error("the file can't be used")]
     File(#[from] io::Error),
     #[error("SQLite failed")]
@@ -44,6 +46,10 @@ impl OpenFailure {
                 "start the newer version, or restore a backup from before the upgrade",
             ),
             Self::OldLibrary(_) => (self.to_string(), "build with the bundled SQLite"),
+            Self::NotDurable { .. } => (
+                format!("the database {path} can't be kept safely where it is"),
+                "put it on a local disk: a write-ahead log needs shared memory",
+            ),
             Self::Sqlite(error) if is_damage(error) => (
                 format!("{path} is not a database, or it is damaged"),
                 "restore it from a backup, or use another path",

@@ -1,13 +1,14 @@
 //! Opening a database file, for this process alone.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use paas_core::{Agenda, Work};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::convert::{Class, Owner, Time};
 use super::failure::{OpenFailure, Result};
@@ -15,6 +16,8 @@ use super::{SqliteOptions, schema};
 
 /// 3.51.3: older ones can lose committed data when the write-ahead log is reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
+/// The number of `synchronous=FULL`.
+const FULL: i64 = 2;
 /// Only the owner reads or writes what the platform keeps.
 const MODE: u32 = 0o600;
 /// The write-ahead log goes into the file when it has this many pages: often enough to stay small, seldom enough
@@ -33,19 +36,21 @@ pub(super) struct Opened {
 }
 
 pub(super) fn open(path: &Path, options: &SqliteOptions, now: Timestamp) -> Result<Opened> {
-    if rusqlite::version_number() < OLDEST_SQLITE {
+    if !is_sound(rusqlite::version_number()) {
         return Err(OpenFailure::OldLibrary(rusqlite::version()));
     }
+    // The file is locked, not one of its names.
+    let path = &canonical(path)?;
     let lock = owned_file(&beside(path, ".lock"))?;
     lock.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => OpenFailure::Locked,
         TryLockError::Error(error) => OpenFailure::File(error),
     })?;
+    refuse_foreign(path)?;
     // SQLite gives the files beside it the same mode.
     drop(owned_file(path)?);
     let mut writer = connect(path)?;
-    writer.pragma_update(None, "journal_mode", "wal")?;
-    writer.pragma_update(None, "synchronous", "full")?;
+    make_durable(&writer)?;
     writer.pragma_update(None, "foreign_keys", true)?;
     writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     writer.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
@@ -61,6 +66,49 @@ pub(super) fn open(path: &Path, options: &SqliteOptions, now: Timestamp) -> Resu
     let agenda = load(&writer, now)?;
     let readers = (0..options.readers.max(1)).map(|_| reader(path)).collect::<Result<_>>()?;
     Ok(Opened { writer, readers, agenda, lock })
+}
+
+fn is_sound(version: i32) -> bool {
+    version >= OLDEST_SQLITE
+}
+
+/// The name without links on its way; the file itself need not be there.
+fn canonical(path: &Path) -> Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return Ok(found?),
+    }
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(OpenFailure::File(io::ErrorKind::NotFound.into()));
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    Ok(folder.canonicalize()?.join(name))
+}
+
+/// Looks whose file it is before anything in it is changed.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    if !path.metadata().is_ok_and(|file| file.len() > 0) {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match schema::version_of(&Connection::open_with_flags(path, flags)?) {
+        // It has to be mended before it can be read.
+        Err(OpenFailure::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => Ok(()),
+        version => version.map(drop),
+    }
+}
+
+/// A commit is on the disk when it is answered, and the file is whole after a loss of power.
+fn make_durable(writer: &Connection) -> Result<()> {
+    writer.pragma_update(None, "journal_mode", "wal")?;
+    writer.pragma_update(None, "synchronous", "full")?;
+    let mode: String = writer.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    let synchronous: i64 = writer.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    if mode == "wal" && synchronous == FULL {
+        Ok(())
+    } else {
+        Err(OpenFailure::NotDurable { mode, synchronous })
+    }
 }
 
 fn owned_file(path: &Path) -> Result<File> {
@@ -117,4 +165,30 @@ fn load(writer: &Connection, now: Timestamp) -> Result<Agenda> {
         agenda.restore(&row.get::<_, String>(0)?, Some(work));
     }
     Ok(agenda)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_that_lose_data_are_refused() {
+        for (version, expected) in
+            [(3_051_002, false), (3_050_999, false), (3_051_003, true), (3_052_000, true)]
+        {
+            assert_eq!(is_sound(version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn the_writer_is_durable_and_nothing_less_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = open(&folder.path().join("paas.db"), &SqliteOptions::default()).unwrap();
+        let text: String = opened.writer.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        let number: i64 = opened.writer.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+        assert_eq!((text.as_str(), number), ("wal", FULL));
+        // There is no write-ahead log of a database in memory.
+        let error = make_durable(&Connection::open_in_memory().unwrap()).unwrap_err();
+        assert!(matches!(error, OpenFailure::NotDurable { .. }), "{error:?}");
+    }
 }

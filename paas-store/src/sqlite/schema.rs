@@ -73,25 +73,32 @@ CREATE TABLE counters (
 INSERT INTO counters VALUES ('opened', 0), ('pinged', 0);
 "];
 
-/// Brings the file to this program's version.
-pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let number = |name| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+const NEWEST: i64 = MIGRATIONS.len() as i64;
+
+/// The version of a file that this program may use; 0 of an empty one.
+pub(super) fn version_of(connection: &Connection) -> Result<i64> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let version = number("user_version")?;
     let is_new: bool =
-        transaction.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?;
+        connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?;
     if !is_new && number("application_id")? != APPLICATION_ID {
         return Err(OpenFailure::Foreign);
     }
-    let newest = MIGRATIONS.len() as i64;
-    if version > newest {
-        return Err(OpenFailure::Newer { found: version, known: newest });
+    if version > NEWEST {
+        return Err(OpenFailure::Newer { found: version, known: NEWEST });
     }
+    Ok(version)
+}
+
+/// Brings the file to this program's version.
+pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let version = version_of(&transaction)?;
     for step in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or_default()) {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", newest)?;
+    transaction.pragma_update(None, "user_version", NEWEST)?;
     transaction.commit()?;
     Ok(())
 }
