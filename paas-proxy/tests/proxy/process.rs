@@ -211,7 +211,13 @@ async fn a_killed_process_is_started_again_without_a_call() {
     let instance = Instance::start(name()).await;
     publish(&*running.client, &host("app.localhost"), &instance.target(), 7).await;
     for _ in 0..3 {
-        let (_, process) = running.client.describe().await.unwrap();
+        // It answers requests a moment before it answers calls.
+        let process = loop {
+            match running.client.describe().await {
+                Ok((_, process)) => break process,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
         kill_process(pid(process), Signal::KILL).unwrap();
         while running.client.describe().await.is_ok_and(|(_, running)| running == process) {
             tokio::task::yield_now().await;
