@@ -162,10 +162,10 @@ impl From<Recorded> for Event {
             paas_core::Event::Started { step, attempt } => {
                 Self { attempt: Some(attempt), ..event.at_step(EventType::StepStarted, step) }
             }
-            paas_core::Event::Finished { step, output } => {
+            paas_core::Event::Finished { step, output, .. } => {
                 Self { output: Some(output.into()), ..event.at_step(EventType::StepFinished, step) }
             }
-            paas_core::Event::Failed { step, attempt, failure, retry } => Self {
+            paas_core::Event::Failed { step, attempt, failure, retry, .. } => Self {
                 attempt: Some(attempt),
                 failure: problem(failure, step),
                 retry: retry.map(|retry| EventRetry { from: retry.from.into(), at: retry.at }),
