@@ -183,7 +183,8 @@ mod tests {
     #[test]
     fn the_writer_is_durable_and_nothing_less_is_taken() {
         let folder = tempfile::tempdir().unwrap();
-        let opened = open(&folder.path().join("paas.db"), &SqliteOptions::default()).unwrap();
+        let opened =
+            open(&folder.path().join("paas.db"), &SqliteOptions::default(), Timestamp::UNIX_EPOCH).unwrap();
         let text: String = opened.writer.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         let number: i64 = opened.writer.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
         assert_eq!((text.as_str(), number), ("wal", FULL));
