@@ -27,7 +27,7 @@ pub(crate) fn stream(
     let stop = StopOnDrop::default();
     let reader = objects.reader();
     let members = Members { entries, reader, include, next: 0, is_ended: false, is_stopped: stop.0.clone() };
-    let first = State::Ready { members, readers };
+    let first = State::Ready { members: Box::new(members), readers };
     stream::try_unfold((first, stop), |(state, stop)| async move {
         let (batch, readers) = match state {
             State::Ready { members, readers } => (start(members, &readers).await?, readers),
@@ -45,7 +45,7 @@ pub(crate) fn stream(
 }
 
 enum State {
-    Ready { members: Members, readers: Arc<Semaphore> },
+    Ready { members: Box<Members>, readers: Arc<Semaphore> },
     Making { batch: Batch, readers: Arc<Semaphore> },
 }
 
@@ -59,9 +59,9 @@ impl Drop for StopOnDrop {
     }
 }
 
-type Batch = JoinHandle<(Members, Result<Bytes>)>;
+type Batch = JoinHandle<(Box<Members>, Result<Bytes>)>;
 
-async fn start(mut members: Members, readers: &Arc<Semaphore>) -> Result<Batch> {
+async fn start(mut members: Box<Members>, readers: &Arc<Semaphore>) -> Result<Batch> {
     let permit = readers.clone().acquire_owned().await.map_err(error::map(OPERATION))?;
     Ok(spawn_blocking(move || {
         let bytes = members.batch();
