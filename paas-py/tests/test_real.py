@@ -115,7 +115,7 @@ def test_a_repository_becomes_a_page_that_answers(tmp_path: Path, repository: st
         assert any("it is broken" in line for line in caught.value.evidence)
         assert get(app.url) == (200, "the second page")
 
-    # A start that fails lets go of the directory at once; its name on the engine was given at the first start.
+    # A start that fails lets go of the directory at once; the name stays that of the first start.
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
