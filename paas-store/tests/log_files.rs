@@ -229,7 +229,7 @@ async fn lines_beyond_retention_are_not_read() {
 async fn an_instances_last_line_is_known_across_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let (store, clock) = open(folder.path(), small()).await;
-    let names = ["one", "two"].map(|name| serde_json::from_value(name.into()).unwrap());
+    let names = ["paas-one", "paas-two"].map(|name| serde_json::from_value(name.into()).unwrap());
     let [one, two]: [paas_core::InstanceName; 2] = names;
     let start = clock.now();
     let of = |instance: &paas_core::InstanceName, seconds: i64| NewLogLine {

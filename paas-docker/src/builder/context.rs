@@ -73,3 +73,49 @@ fn entries(files: &BTreeMap<String, Bytes>) -> io::Result<Bytes> {
     // `into_inner` would write the end mark: what `get_ref` shows is padded to whole blocks already.
     Ok(Bytes::copy_from_slice(builder.get_ref().get_ref()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use paas_core::memory::MemoryTree;
+
+    use super::*;
+
+    /// A plan hides what its `.dockerignore` names, whatever the repository's says, and the file itself is not sent.
+    #[tokio::test]
+    async fn a_plan_adds_to_what_is_ignored() {
+        let tree = MemoryTree::new([
+            (".dockerignore", "secret\n!.env\n"),
+            (".env", "x"),
+            (".well-known/acme", "x"),
+            ("css/.hidden/file", "x"),
+            ("css/site.css", "x"),
+            ("index.html", "x"),
+            ("secret", "x"),
+        ])
+        .unwrap();
+        let files = BTreeMap::from([
+            (IGNORE_FILE.to_owned(), "**/.*\n!**/.well-known\n".to_owned()),
+            (".paas/httpd.conf".to_owned(), "x".to_owned()),
+        ]);
+        let plan = Dockerfile::Generated { text: "FROM scratch".to_owned(), files };
+        let stream = archive(&tree, &plan, "FROM scratch").await.unwrap();
+        let bytes = stream.try_collect::<Vec<_>>().await.unwrap().concat();
+        let mut archive = tar::Archive::new(Cursor::new(bytes));
+        let mut found = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            entry.read_to_end(&mut Vec::new()).unwrap();
+            if entry.header().entry_type().is_file() {
+                found.push(path);
+            }
+        }
+        found.sort();
+        assert_eq!(
+            found,
+            [".paas.Dockerfile", ".paas/httpd.conf", ".well-known/acme", "css/site.css", "index.html"]
+        );
+    }
+}
