@@ -20,7 +20,5 @@ fn main() -> Result<()> {
 async fn serve() -> Result<()> {
     let config = ServerConfig::load(None, std::env::vars_os())?;
     let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
-    let server = Server::start(config, launcher).await?;
-    server.announce();
-    server.run().await
+    Server::start(config, launcher).await?.run().await
 }

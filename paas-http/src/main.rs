@@ -38,7 +38,5 @@ fn main() -> ExitCode {
 async fn run(arguments: &Arguments) -> Result<()> {
     let config = ServerConfig::load(arguments.config.as_deref(), std::env::vars_os())?;
     let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
-    let server = Server::start(config, launcher).await?;
-    server.announce();
-    server.run().await
+    Server::start(config, launcher).await?.run().await
 }

@@ -45,7 +45,6 @@ const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 /// use paas_http::{Server, ServerConfig};
 ///
 /// let server = Server::start(ServerConfig::default(), paas_proxy::Launcher::find()?).await?;
-/// server.announce();
 /// server.run().await
 /// # }
 /// ```
@@ -167,9 +166,34 @@ impl Server {
         &self.token
     }
 
+    /// The platform itself.
+    #[must_use]
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// Says on standard output where it is and which file holds its token, serves until SIGINT or SIGTERM, then stops.
+    ///
+    /// # Errors
+    /// `Internal` when signals can't be received.
+    pub async fn run(self) -> Result<()> {
+        const OPERATION: &str = "server.run";
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(paas_core::error::map(OPERATION))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(paas_core::error::map(OPERATION))?;
+        // Only now: who reads it may end the server at once.
+        self.announce();
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping: apps go on running");
+        self.stop().await;
+        Ok(())
+    }
+
     /// Says on standard output where the API and the file with its token are. The token itself is shown when it is new,
     /// and on a terminal: elsewhere a service's journal would keep it, start after start.
-    pub fn announce(&self) {
+    fn announce(&self) {
         let mut out = std::io::stdout();
         let mut text = format!("API:   http://{}\nToken file: {}\n", self.address, self.token_file.display());
         if self.is_token_new || out.is_terminal() {
@@ -179,29 +203,6 @@ impl Server {
         }
         // Nobody may be reading.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    }
-
-    /// The platform itself.
-    #[must_use]
-    pub fn platform(&self) -> &Platform {
-        &self.platform
-    }
-
-    /// Serves until SIGINT or SIGTERM, then stops.
-    ///
-    /// # Errors
-    /// `Internal` when signals can't be received.
-    pub async fn run(self) -> Result<()> {
-        const OPERATION: &str = "server.run";
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(paas_core::error::map(OPERATION))?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(paas_core::error::map(OPERATION))?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::info!("stopping: apps go on running");
-        self.stop().await;
-        Ok(())
     }
 
     /// Ends streams and requests, lets go of what is under way, and closes the store. Apps and the proxy go on; what was
