@@ -4,7 +4,7 @@ import http.client
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,7 +16,10 @@ import paas
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[2]
-SITE = ROOT / "examples" / "apps" / "static-site"
+SAMPLES = ROOT / "examples" / "apps"
+BASE_IMAGES = {"static": "paas/static:1", "python:3.11": "paas/python:3.11", "node:20": "paas/node:20"}
+# Builds that install packages trust what this machine trusts.
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 # Not the default one: another platform may run on this machine's engine.
 POOL = "10.189.0.0/16"
 
@@ -68,25 +71,61 @@ def get(url: str) -> tuple[int, str]:
         return response.status, response.read().decode()
 
 
-def test_a_repository_becomes_a_page_that_answers(tmp_path: Path, repository: str) -> None:
-    work = tmp_path / "work"
-    shutil.copytree(SITE, work)
-    git(work, "init")
-    push(work, repository)
-    directory = tmp_path / "platform"
+@pytest.fixture
+def port() -> int:
+    """A port that is free for the proxy."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        number: int = free.getsockname()[1]
+        return number
 
-    def local() -> paas.Platform:
-        return paas.Platform.local(
-            directory,
-            proxy_port=port,
-            allowed_hosts=["127.0.0.1"],
-            base_images={"static": "paas/static:1"},
-            address_pool=POOL,
-        )
 
+@pytest.fixture
+def local(tmp_path: Path, port: int) -> Callable[[], paas.Platform]:
+    """Starts the platform of this test, again and again on one directory."""
+    return lambda: paas.Platform.local(
+        tmp_path / "platform",
+        proxy_port=port,
+        allowed_hosts=["127.0.0.1"],
+        base_images=BASE_IMAGES,
+        ca_certificates=AUTHORITIES if AUTHORITIES.exists() else None,
+        address_pool=POOL,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        ("static-site", "Hello, it is live."),
+        ("dockerfile", "Hello from a Dockerfile"),
+        ("node", "Hello from Node"),
+        ("flask", "Hello from Flask"),
+    ],
+)
+def test_every_sample_app_answers(
+    sample: str, expected: str, tmp_path: Path, repository: str, local: Callable[[], paas.Platform]
+) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(SAMPLES / sample, work)
+    git(work, "init")
+    push(work, repository)
+    with local() as platform:
+        app = platform.apps.create(sample, repository)
+        app.deployment.outcome()
+        assert app.refresh().url is not None
+        status, body = get(str(app.url))
+        assert (status, expected in body) == (200, True), body
+        platform.apps.delete(app).outcome()
+        assert get(str(app.url))[0] != 200
+
+
+def test_a_repository_becomes_a_page_that_answers(
+    tmp_path: Path, repository: str, port: int, local: Callable[[], paas.Platform]
+) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(SAMPLES / "static-site", work)
+    git(work, "init")
+    push(work, repository)
     with local() as platform:
         app = platform.apps.create("hello", repository)
         steps = [event["step"] for event in app.deployment.events() if event.type == "finished"]
@@ -122,7 +161,7 @@ def test_a_repository_becomes_a_page_that_answers(tmp_path: Path, repository: st
         with pytest.raises(paas.Unavailable):
             local()
     with pytest.raises(paas.Invalid):
-        paas.Platform.local(directory, proxy_port=port, installation="another")
+        paas.Platform.local(tmp_path / "platform", proxy_port=port, installation="another")
 
     # The container outlived the platform; a new one on the same directory finds everything as it was.
     with local() as platform:

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use bollard::models::ImageInspect;
+use bollard::models::{ImageInspect, ImageSummary};
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use paas_core::{
@@ -138,25 +138,30 @@ impl DockerBuilder {
         format!("paas-{}/", self.engine.installation())
     }
 
-    async fn listed(&self, context: &Context, labels: &[(&str, &str)]) -> Result<Vec<String>> {
+    /// The newest first.
+    async fn listed(&self, context: &Context, labels: &[(&str, &str)]) -> Result<Vec<ImageSummary>> {
         let filters = self.engine.filters(labels);
         let options = query::ListImagesOptionsBuilder::new().filters(&filters).build();
         let call = self.engine.docker().list_images(Some(options));
         let mut images = self.engine.call(context, "docker.list_images", call).await?;
         images.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
-        Ok(images.into_iter().map(|image| image.id).collect())
+        Ok(images)
     }
 
     /// The image with what its configuration says; `None` when it was removed meanwhile.
-    async fn described(&self, context: &Context, digest: String) -> Result<Option<Image>> {
-        let Some(inspected) = self.inspected(context, &digest).await? else { return Ok(None) };
-        let exposed = inspected.config.and_then(|config| config.exposed_ports).unwrap_or_default();
-        let port = match exposed.as_slice() {
-            [only] => only.strip_suffix("/tcp").and_then(|number| number.parse::<u32>().ok()),
-            _ => None,
-        };
-        Ok(Some(Image { digest, port: port.and_then(|number| Port::try_from(number).ok()) }))
+    async fn described(&self, context: &Context, digest: &str) -> Result<Option<Image>> {
+        Ok(self.inspected(context, digest).await?.map(|inspected| describe(digest, &inspected)))
     }
+}
+
+fn describe(digest: &str, inspected: &ImageInspect) -> Image {
+    let config = inspected.config.as_ref();
+    let exposed = config.and_then(|config| config.exposed_ports.as_deref()).unwrap_or_default();
+    let port = match exposed {
+        [only] => only.strip_suffix("/tcp").and_then(|number| number.parse::<u32>().ok()),
+        _ => None,
+    };
+    Image { digest: digest.to_owned(), port: port.and_then(|number| Port::try_from(number).ok()) }
 }
 
 #[async_trait]
@@ -170,9 +175,17 @@ impl ImageBuilder for DockerBuilder {
     }
 
     async fn find(&self, context: &Context, key: &BuildKey) -> Result<Option<Image>> {
-        for digest in self.listed(context, &[(label::BUILD_KEY, &key.0)]).await? {
-            if let Some(image) = self.described(context, digest).await? {
-                return Ok(Some(image));
+        let images = self.listed(context, &[(label::BUILD_KEY, &key.0)]).await?;
+        // The list tells seconds: of two builds within one, only the images themselves know which is the newer.
+        for same_second in images.chunk_by(|one, other| one.created == other.created) {
+            let mut found = Vec::new();
+            for image in same_second {
+                if let Some(inspected) = self.inspected(context, &image.id).await? {
+                    found.push((inspected.created, describe(&image.id, &inspected)));
+                }
+            }
+            if let Some((_, newest)) = found.into_iter().max_by_key(|(created, _)| *created) {
+                return Ok(Some(newest));
             }
         }
         Ok(None)
@@ -212,7 +225,7 @@ impl ImageBuilder for DockerBuilder {
             body,
         )
         .await?;
-        match self.described(context, digest).await? {
+        match self.described(context, &digest).await? {
             Some(image) => Ok(image),
             None => Err(Error::new(Kind::Conflict, OPERATION, "the image was removed while it was built")
                 .fault(Fault::Platform)
@@ -252,8 +265,8 @@ impl ImageBuilder for DockerBuilder {
     async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>> {
         let labels = [(label::ORG, org.as_str()), (label::APP, app.as_str())];
         let mut images = Vec::new();
-        for digest in self.listed(context, &labels).await? {
-            images.extend(self.described(context, digest).await?);
+        for image in self.listed(context, &labels).await? {
+            images.extend(self.described(context, &image.id).await?);
         }
         Ok(images)
     }
