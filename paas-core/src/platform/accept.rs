@@ -13,7 +13,7 @@ use crate::records::{self, Versioned, release_id};
 use crate::store::{Append, Batch, Expect, LeaseChange, Position, Scope, StreamId, WorkClass, Write};
 
 /// How often a commit is built anew after somebody else changed the same app.
-const TRIES: usize = 50;
+pub(super) const TRIES: usize = 50;
 
 /// The code of the error for a release whose image is gone.
 pub(super) const IMAGE_GONE: &str = "image_gone";
@@ -53,7 +53,7 @@ impl Platform {
                 result => return result,
             }
         }
-        Err(Error::new(Kind::Unavailable, "platform.accept", "the app is being changed by too many at once"))
+        Err(too_many_at_once())
     }
 
     pub(super) async fn app_record(&self, scope: &Scope, id: &str) -> Result<Versioned<App>> {
@@ -303,6 +303,10 @@ pub(super) struct Parts {
     pub writes: Vec<Write>,
     pub appends: Vec<Append>,
     pub leases: Vec<LeaseChange>,
+}
+
+pub(super) fn too_many_at_once() -> Error {
+    Error::new(Kind::Unavailable, "platform.accept", "the app is being changed by too many at once")
 }
 
 /// The same for an app that does not exist and for another org's.

@@ -3,127 +3,16 @@
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
-use super::accept::{Parts, Request, being_deleted, changed_meanwhile, no_such_app};
-use super::{AppChanges, ChangeEffects, DeployOptions, DeploymentHandle, NewApp, Platform};
+use super::accept::{Parts, Request, no_such_app};
+use super::{AppRef, AppView, Created, DeployOptions, DeploymentHandle, NameCheck, NewApp, Platform};
 use crate::domain::{
-    App, AppId, AppName, AppState, AppStatus, Config, Deployment, DeploymentId, DesiredState, Env, Host,
+    App, AppId, AppName, AppState, AppStatus, Config, Deployment, DeploymentId, DesiredState, Host,
     OperationKind, OrgId, Release, ReleaseNumber, Source,
 };
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Event, Recorded, shown_state};
 use crate::records::{self, PageOptions, Versioned};
 use crate::store::{Cursor, Expect, IndexRange, Page, Position, Scope, StreamId};
-
-/// Which app: by id or by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AppRef {
-    /// By its id, which never changes.
-    Id(AppId),
-    /// By its name.
-    Name(AppName),
-    /// By a text that is neither: there is no such app.
-    Unknown,
-}
-
-impl From<AppId> for AppRef {
-    fn from(id: AppId) -> Self {
-        Self::Id(id)
-    }
-}
-
-impl From<&App> for AppRef {
-    fn from(app: &App) -> Self {
-        Self::Id(app.id.clone())
-    }
-}
-
-impl From<AppName> for AppRef {
-    fn from(name: AppName) -> Self {
-        Self::Name(name)
-    }
-}
-
-impl From<&str> for AppRef {
-    fn from(text: &str) -> Self {
-        match (text.parse(), text.parse()) {
-            (Ok(id), _) => Self::Id(id),
-            (_, Ok(name)) => Self::Name(name),
-            _ => Self::Unknown,
-        }
-    }
-}
-
-/// An app with what is happening to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AppView {
-    /// What was asked for.
-    pub app: App,
-    /// The version of what was asked for; a status change leaves it alone.
-    pub version: u64,
-    /// What is.
-    pub status: AppStatus,
-    /// The state in one word, the operation under way considered.
-    pub state: AppState,
-    /// The operation that is under way, or else the next one.
-    pub active: Option<Deployment>,
-}
-
-/// A new app, and its first deployment if it was wanted at once.
-#[derive(Clone, Debug)]
-pub struct Created {
-    /// The app.
-    pub app: App,
-    /// Its first deployment.
-    pub deployment: Option<DeploymentHandle>,
-    status: AppStatus,
-    active: Option<Deployment>,
-}
-
-impl Created {
-    /// The app as it was made, with what was to happen to it then.
-    #[must_use]
-    pub fn view(&self) -> AppView {
-        let (status, active) = (self.status.clone(), self.active.clone());
-        let state = shown_state(&status, active.as_ref());
-        AppView { app: self.app.clone(), version: FIRST_VERSION, status, state, active }
-    }
-
-    /// The app's first deployment.
-    ///
-    /// # Errors
-    /// `Conflict` when the app was created without deploying it.
-    pub fn first_deployment(&self) -> Result<DeploymentHandle> {
-        self.deployment.clone().ok_or_else(|| {
-            Error::new(Kind::Conflict, "apps.first_deployment", "the app was created without deploying it")
-                .hint("deploy it, or leave out `without_deploying`")
-        })
-    }
-}
-
-/// A changed app, and what the change set off.
-#[derive(Clone, Debug)]
-pub struct Updated {
-    /// The app.
-    pub app: Versioned<App>,
-    /// The operation that brings the change to what runs, where one is needed.
-    pub deployment: Option<DeploymentHandle>,
-    /// What that operation does.
-    pub effects: ChangeEffects,
-}
-
-/// Whether a name can be had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NameCheck {
-    /// True if it can.
-    pub is_available: bool,
-    /// Why it can't.
-    pub reason: Option<String>,
-    /// Names like it that can be had.
-    pub suggestions: Vec<AppName>,
-}
-
-/// The version of a record that was just made.
-const FIRST_VERSION: u64 = 1;
 
 /// The apps of one org.
 #[derive(Clone, Debug)]
@@ -317,140 +206,6 @@ impl Apps {
         }
     }
 
-    /// Changes an app. What runs follows by itself: another source is deployed, another configuration restarts it.
-    ///
-    /// # Errors
-    /// `Conflict` with the code `version` when `expected` is given and is not the app's version any more, and while it
-    /// is being deleted;
-    /// `Invalid` for a value that breaks a rule.
-    pub async fn update(
-        &self,
-        app: impl Into<AppRef> + Send,
-        changes: AppChanges,
-        expected: Option<u64>,
-    ) -> Result<Updated> {
-        let reference = app.into();
-        loop {
-            let before = self.find(reference.clone()).await?;
-            if expected.is_some_and(|expected| expected != before.version) {
-                return Err(changed_meanwhile());
-            }
-            match self.try_update(before, &changes).await {
-                // Somebody else changed it meanwhile: the changes are merged into what they made of it.
-                Err(error) if error.kind() == Kind::Conflict && is_race(&error) => {}
-                result => return result,
-            }
-        }
-    }
-
-    async fn try_update(&self, before: Versioned<App>, changes: &AppChanges) -> Result<Updated> {
-        let after = self.apply(&before.value, changes)?;
-        let fields = changed_fields(&before.value, &after);
-        if fields.is_empty() {
-            return Ok(Updated { app: before, deployment: None, effects: ChangeEffects::default() });
-        }
-        let status: Option<Versioned<AppStatus>> =
-            self.platform.records().get(&self.scope(), before.value.id.as_str()).await?;
-        let Versioned { version, value: status } = status.ok_or_else(no_such_app)?;
-        if self.platform.deletion(&self.scope(), &status).await?.is_some() {
-            return Err(being_deleted());
-        }
-        let is_busy = status.active.is_some() || !status.queue.is_empty();
-        let was_deployed = status.state != AppState::Pending || is_busy;
-        let runs = before.value.desired == DesiredState::Running;
-        let is_other_config = before.value.config != after.config;
-        let kind = if before.value.source != after.source && was_deployed && runs {
-            Some(OperationKind::Deploy)
-        } else if is_other_config && status.live.is_some() && runs {
-            Some(OperationKind::Config)
-        } else if is_other_config && is_busy && runs {
-            // The first deployment began with the old configuration: the one that supersedes it has the new one.
-            Some(OperationKind::Deploy)
-        } else {
-            None
-        };
-        let effects = ChangeEffects {
-            redeploy: kind == Some(OperationKind::Deploy),
-            restart: kind == Some(OperationKind::Config),
-            dns: kind.is_some() && before.value.config.visibility != after.config.visibility,
-        };
-        let event = Event::AppChanged { fields };
-        let changed = Versioned { version: before.version, value: after };
-        let id = before.value.id.clone();
-        let deployment = match kind {
-            Some(kind) => {
-                let request = Request { changed: Some(changed), event: Some(event), ..Request::of(kind) };
-                Some(self.platform.accept(&self.org, &id, request).await?)
-            }
-            None => {
-                let mut parts = Parts::default();
-                let value = App { updated_at: self.platform.services().clock.now(), ..changed.value };
-                parts.writes.push(records::update(&value, Expect::Version(changed.version))?);
-                // An operation that is accepted meanwhile would run what was before: one of both is made anew.
-                parts.writes.push(records::update(&status, Expect::Version(version))?);
-                parts.appends.push(self.platform.app_event(&self.scope(), &id, &event).await?);
-                self.platform.commit(parts).await?;
-                None
-            }
-        };
-        let app = self.find(AppRef::Id(id)).await?;
-        Ok(Updated { app, deployment: deployment.map(|deployment| self.handle(deployment.id)), effects })
-    }
-
-    fn apply(&self, before: &App, changes: &AppChanges) -> Result<App> {
-        let services = self.platform.services();
-        let mut app = before.clone();
-        if let Some(repository) = &changes.repository {
-            services.settings.egress.check_url(repository)?;
-            if *repository != app.source.repository {
-                // A token is for one repository: it never travels to another one unasked.
-                app.source.token = None;
-            }
-            app.source.repository = repository.clone();
-        }
-        let assign = |slot: &mut Option<_>, value: &Option<Option<_>>| {
-            if let Some(value) = value {
-                slot.clone_from(value);
-            }
-        };
-        assign(&mut app.source.branch, &changes.branch);
-        if let Some(commit) = &changes.commit {
-            app.source.commit.clone_from(commit);
-        }
-        if let Some(root) = &changes.root_directory {
-            app.source.root_directory = root.clone();
-        }
-        if let Some(token) = &changes.token {
-            app.source.token = token.as_ref().map(|token| services.seal_token(&app.id, token)).transpose()?;
-        }
-        if let Some(port) = changes.port {
-            app.config.port = port;
-        }
-        if !changes.env.is_empty() {
-            let env = self.merged_env(&app, changes)?;
-            if env != services.open_env(&app.id, &app.config)? {
-                (app.config.env, app.config.env_names) = services.seal_env(&app.id, &env)?;
-            }
-        }
-        app.config.visibility = changes.visibility.unwrap_or(app.config.visibility);
-        app.config.resources = changes.resources.applied_to(app.config.resources);
-        app.config.resources.validate()?;
-        app.config.health_check = changes.health_check.applied_to(&app.config.health_check);
-        app.config.health_check.validate()?;
-        Ok(app)
-    }
-
-    fn merged_env(&self, app: &App, changes: &AppChanges) -> Result<Env> {
-        let mut env = self.platform.services().open_env(&app.id, &app.config)?;
-        for (name, value) in &changes.env {
-            match value {
-                Some(value) => env.set(name.clone(), value.clone())?,
-                None => env.remove(name),
-            }
-        }
-        Ok(env)
-    }
-
     /// Deletes an app with everything it has. Deleting what is being deleted answers the same operation.
     ///
     /// # Errors
@@ -577,7 +332,7 @@ impl Apps {
         self.handle(deployment.id.clone())
     }
 
-    fn handle(&self, id: DeploymentId) -> DeploymentHandle {
+    pub(super) fn handle(&self, id: DeploymentId) -> DeploymentHandle {
         DeploymentHandle::new(self.clone(), id)
     }
 
@@ -617,26 +372,4 @@ fn check_cursor(cursor: Option<&Cursor>, is_ours: impl FnOnce(&Cursor) -> bool) 
     Err(Error::invalid("apps.list", "the cursor is not from this list")
         .code("cursor")
         .hint("take it from the page before, or begin without one"))
-}
-
-/// True if somebody else changed the app between reading and writing it.
-fn is_race(error: &Error) -> bool {
-    error.reason().is_none_or(|reason| reason == "version")
-}
-
-fn changed_fields(before: &App, after: &App) -> Vec<String> {
-    let (source, config) = ((&before.source, &after.source), (&before.config, &after.config));
-    let fields = [
-        ("repository", source.0.repository != source.1.repository),
-        ("branch", source.0.branch != source.1.branch),
-        ("commit", source.0.commit != source.1.commit),
-        ("root_directory", source.0.root_directory != source.1.root_directory),
-        ("token", source.0.token != source.1.token),
-        ("port", config.0.port != config.1.port),
-        ("env", config.0.env != config.1.env),
-        ("visibility", config.0.visibility != config.1.visibility),
-        ("resources", config.0.resources != config.1.resources),
-        ("health_check", config.0.health_check != config.1.health_check),
-    ];
-    fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name.to_owned()).collect()
 }

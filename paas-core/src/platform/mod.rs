@@ -9,6 +9,8 @@ mod health;
 mod load;
 mod logs;
 mod startup;
+mod update;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +19,12 @@ use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 pub use app_changes::{AppChanges, ChangeEffects, HealthCheckChanges, NewApp, ResourceChanges};
-pub use apps::{AppRef, AppView, Apps, Created, NameCheck, Updated};
+pub use apps::Apps;
 pub use builder::PlatformBuilder;
 pub use deployments::{DeployOptions, DeploymentHandle, WaitFor, Waited};
 pub use health::{Health, Problem};
 pub use load::Load;
+pub use views::{AppRef, AppView, Created, NameCheck, Updated};
 
 use crate::clock::Clock;
 use crate::domain::OrgId;

@@ -1,35 +1,29 @@
 //! Takes one app's operations through the pipeline, under one lease.
 
-use std::panic::AssertUnwindSafe;
+mod attend;
+mod undo;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+
+use attend::{Attended, OnCancel};
 
 use super::collector::OperationLog;
 use super::effects::{Effects, FOREIGN_NAME, Performed, Scratch, Work};
 use super::hub::{Hub, Watch};
 use super::journal::{Extra, Journal};
 use super::services::Services;
-use crate::context::Context;
-use crate::domain::{App, AppId, AppStatus, DeploymentSpec, InstanceName, OperationKind, Step};
-use crate::error::{Error, Failure, Fault, Kind, Result, Retry};
-use crate::pipeline::{Action, Event, Outcome, Output, Phase, State, may_be_outage};
+use crate::domain::{App, AppId, AppStatus, OperationKind, Step};
+use crate::error::{Error, Failure, Kind, Result};
+use crate::pipeline::{Action, Event, Outcome, Output, Phase, State};
 use crate::records::{self, Versioned};
 use crate::store::{Batch, Expect, Lease, LeaseChange, Scope, StreamId, WorkClass, Write};
 
 /// The most substitutes for an instance's name.
 const MAX_FALLBACKS: u32 = 5;
-/// How long a cancelled step gets to prove that nothing of it goes on.
-const CANCEL_GRACE: Duration = Duration::from_secs(60);
-/// How long a step that is under way gets to end when the platform stops.
-const STOP_GRACE: Duration = Duration::from_secs(5);
-/// How long a step that used up its time gets to notice by itself before it is cancelled.
-const BUDGET_GRACE: Duration = Duration::from_secs(10);
-/// How often undoing is tried, outages not counted: for some minutes.
-const UNDO_TRIES: u32 = 10;
 
 /// Works on one app.
 #[derive(Debug)]
@@ -48,23 +42,6 @@ enum Turn {
     Ended,
     /// The lease was given back.
     Released,
-}
-
-/// What a request to cancel means for what is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OnCancel {
-    /// It is to end.
-    End,
-    /// Nothing: it is what the request asks for.
-    GoOn,
-}
-
-/// What became of an effect.
-enum Attended<T> {
-    /// It came to an end.
-    Done(Result<T>),
-    /// The platform stops: whether it acted is for the next start to find out.
-    Interrupted,
 }
 
 impl Worker {
@@ -238,118 +215,6 @@ impl Drive<'_> {
         }
     }
 
-    /// Runs an effect, and meanwhile renews the lease, watches for a request to cancel, and ends what takes longer
-    /// than it may. The outer error is the worker's, the inner one the effect's.
-    async fn attend<T>(
-        &mut self,
-        context: &Context,
-        on_cancel: OnCancel,
-        effect: impl Future<Output = Result<T>>,
-    ) -> Result<Attended<T>> {
-        let stop = self.worker.stop.clone();
-        self.is_overdue = false;
-        // An adapter that panics fails its step; what it was given is not used again.
-        let effect = AssertUnwindSafe(effect).catch_unwind();
-        let result = tokio::select! {
-            biased;
-            result = effect => result.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
-            // Beside the effect, which goes on meanwhile: what this waits for, such as a connection to the store, may
-            // be what the effect was just given.
-            ended = self.watch(context, on_cancel) => Err(ended?),
-        };
-        Ok(match result {
-            Err(_) if stop.is_cancelled() && context.is_cancelled() => Attended::Interrupted,
-            Err(error) if self.is_overdue && error.kind() == Kind::Cancelled => {
-                Attended::Done(Err(Error::new(Kind::Timeout, "worker.attend", "it took longer than it may")))
-            }
-            result => Attended::Done(result),
-        })
-    }
-
-    /// Renews the lease, looks for a request to cancel and at the time, until a cancelled effect is overdue: answers
-    /// the error that stands for it. Dropping it is safe at any time.
-    async fn watch(&mut self, context: &Context, on_cancel: OnCancel) -> Result<Error> {
-        let clock = self.services().clock.clone();
-        let stop = self.worker.stop.clone();
-        let (mut cancel_until, mut stop_at) = (None, None);
-        let mut overdue_at =
-            context.remaining().map(|left| clock.elapsed().saturating_add(left).saturating_add(BUDGET_GRACE));
-        loop {
-            if context.is_cancelled() && cancel_until.is_none() {
-                cancel_until = Some(clock.elapsed() + CANCEL_GRACE);
-            }
-            let wake_at = [cancel_until, stop_at, overdue_at].into_iter().flatten().min();
-            let wake_at = wake_at.map_or(*self.renew_at, |at| at.min(*self.renew_at));
-            tokio::select! {
-                biased;
-                () = stop.cancelled(), if stop_at.is_none() => stop_at = Some(clock.elapsed() + STOP_GRACE),
-                () = self.news.changed() => self.watch_for_cancel(context, on_cancel).await?,
-                () = clock.sleep(wake_at.saturating_sub(clock.elapsed())) => {
-                    let now = clock.elapsed();
-                    if cancel_until.is_some_and(|until| now >= until) {
-                        tracing::warn!(deployment = %self.journal.spec.id, "a cancelled step did not end in time");
-                        return Ok(Error::cancelled("worker.attend"));
-                    }
-                    if stop_at.is_some_and(|at| now >= at) {
-                        context.cancel();
-                        stop_at = Some(now + CANCEL_GRACE);
-                    }
-                    if overdue_at.is_some_and(|at| now >= at) {
-                        self.is_overdue = true;
-                        context.cancel();
-                        overdue_at = None;
-                    }
-                    if now >= *self.renew_at {
-                        if let Err(error) = self.renew().await {
-                            context.cancel();
-                            return Err(error);
-                        }
-                        self.watch_for_cancel(context, on_cancel).await?;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn watch_for_cancel(&mut self, context: &Context, on_cancel: OnCancel) -> Result<()> {
-        match self.journal.refresh().await {
-            // The store is out: the next renewal looks again.
-            Err(error) if error.is_transient() => return Ok(()),
-            result => result?,
-        }
-        if on_cancel == OnCancel::End && is_cancelled(&self.journal.state) {
-            context.cancel();
-        }
-        Ok(())
-    }
-
-    /// # Errors
-    /// `Conflict` when the lease is lost.
-    async fn renew(&mut self) -> Result<()> {
-        let (duration, renewal) = (self.services().settings.lease, self.services().settings.lease_renewal);
-        *self.renew_at = self.services().clock.elapsed() + renewal;
-        match self.services().store.renew(self.journal.lease(), duration).await {
-            Ok(lease) => {
-                self.journal.set_lease(lease);
-                Ok(())
-            }
-            Err(error) if error.kind() == Kind::Conflict => Err(error),
-            // The store is out: the lease may still be good, and every write is fenced.
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// True if the failure came of an outage of the platform's own parts, which is waited out.
-    async fn is_outage(&mut self, error: &Error) -> Result<bool> {
-        if !may_be_outage(error) {
-            return Ok(false);
-        }
-        let services = self.worker.services.clone();
-        let context = services.context();
-        let ask = async { Ok(services.is_out(&context).await) };
-        Ok(matches!(self.attend(&context, OnCancel::GoOn, ask).await?, Attended::Done(Ok(true))))
-    }
-
     async fn record_failure(
         &mut self,
         step: Step,
@@ -401,10 +266,6 @@ impl Drive<'_> {
         busy: Duration,
     ) -> Result<Option<Turn>> {
         let Performed { output, found, writes } = performed;
-        if step == Step::Route {
-            // Whoever waits for this commit may read the log right behind it.
-            self.log.flush().await;
-        }
         let busy_millis = millis(busy);
         let (now, lease) = (self.services().clock.now(), self.journal.lease().clone());
         let frees_slot = step == Step::Build && lease.class == WorkClass::Build;
@@ -442,48 +303,6 @@ impl Drive<'_> {
         Ok((frees_slot && !is_cancelled(&self.journal.state)).then_some(Turn::Released))
     }
 
-    async fn undo_step(&mut self, step: Step) -> Result<Option<Turn>> {
-        if self.journal.state.phase != (Phase::Undoing { step: Some(step) }) {
-            let make = |_: &State, _: &AppStatus| Ok((vec![Event::UndoStarted { step }], Extra::default()));
-            return self.journal.commit(make).await.map(|()| None);
-        }
-        let effects = self.worker.effects.clone();
-        let (state, status, spec) =
-            (self.journal.state.clone(), self.journal.status().clone(), self.journal.spec.clone());
-        let mut scratch = Scratch::default();
-        let (mut tries, mut outages) = (0, 0);
-        let (event, writes) = loop {
-            let context = self.services().context().with_log(self.log.sink());
-            let context = context.with_budget(effects.budget(step, &spec));
-            let mut work = Work { spec: &spec, state: &state, status: &status, scratch: &mut scratch };
-            let undo = effects.undo(&context, step, &mut work);
-            let error = match self.attend(&context, OnCancel::GoOn, undo).await? {
-                Attended::Interrupted => return self.interrupt().await.map(Some),
-                Attended::Done(Ok(writes)) => break (Event::UndoFinished { step }, writes),
-                Attended::Done(Err(error)) => error,
-            };
-            let is_outage = self.is_outage(&error).await?;
-            if !error.is_transient() || (!is_outage && tries + 1 == UNDO_TRIES) {
-                tracing::warn!(deployment = %spec.id, ?step, ?error, "a step could not be undone");
-                let failure = leftover(&spec, &state, step, &error);
-                break (Event::UndoFailed { step, failure }, Vec::new());
-            }
-            let counter = if is_outage { &mut outages } else { &mut tries };
-            let random = self.services().ids.random();
-            let delay = self.services().settings.retry.backoff.delay(*counter, random, None);
-            *counter += 1;
-            let context = self.services().context();
-            let pause = context.sleep("worker.undo", delay);
-            if matches!(self.attend(&context, OnCancel::GoOn, pause).await?, Attended::Interrupted) {
-                return self.interrupt().await.map(Some);
-            }
-        };
-        let make = |_: &State, _: &AppStatus| {
-            Ok((vec![event.clone()], Extra { writes: writes.clone(), ..Extra::default() }))
-        };
-        self.journal.commit(make).await.map(|()| None)
-    }
-
     /// Lets go of what goes on at the next start.
     async fn interrupt(&mut self) -> Result<Turn> {
         let now = self.services().clock.now();
@@ -499,8 +318,6 @@ impl Drive<'_> {
         let (removals, appends) = if is_deleted { self.removal().await? } else { (Vec::new(), Vec::new()) };
         let (now, lease) = (self.services().clock.now(), self.journal.lease().clone());
         let id = self.journal.spec.id.clone();
-        // Who reads its log once it is over finds every line.
-        self.log.flush().await;
         let make = |_: &State, status: &AppStatus| {
             let is_last = is_deleted || status.queue.iter().all(|queued| *queued == id);
             let next = (!is_last).then_some((WorkClass::Light, now));
@@ -530,7 +347,7 @@ impl Drive<'_> {
         let Some(app) = app else { return Ok((writes, Vec::new())) };
         writes.push(records::remove(&app.value, Expect::Any));
         let stream = StreamId::from(&app.value.id);
-        let version = records.events(&scope, &stream, 0).await?.last().map_or(0, |last| last.version);
+        let version = records.count_events(&scope, &stream).await?;
         let event = Event::AppDeleted { name: app.value.name };
         let append = records::append(scope, stream, version, self.services().clock.now(), &[event])?;
         Ok((writes, vec![append]))
@@ -544,22 +361,4 @@ fn is_cancelled(state: &State) -> bool {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    Error::internal("worker.attend", format!("panicked: {}", text.unwrap_or("without a text")))
-}
-
-/// What people are told of a step that could not be undone.
-fn leftover(spec: &DeploymentSpec, state: &State, step: Step, error: &Error) -> Failure {
-    let what = match step {
-        Step::Route => "its route".to_owned(),
-        _ => format!("its instance {}", InstanceName::of(&spec.id, state.fallback)),
-    };
-    let told = Error::new(error.kind(), "worker.undo", format!("{what} could not be taken back: {error}"))
-        .fault(Fault::Platform)
-        .retry(Retry::Permanent)
-        .hint("the next operation of the app takes it back; until then it may still be there");
-    Failure::from(&told)
 }
