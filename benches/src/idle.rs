@@ -56,9 +56,9 @@ async fn measure(report: &mut Report, count: usize, mebibytes: f64) -> Result<()
     BufReader::new(output).lines().next_line().await?.ok_or("the idle platform ended")?;
     clock.sleep(SETTLE).await;
     let process = child.id().ok_or("the idle platform ended")?;
-    let before = machine::running_time(process)?;
+    let before = machine::processor_time(process)?;
     clock.sleep(WATCH).await;
-    let used = machine::running_time(process)? - before;
+    let used = machine::processor_time(process)? - before;
     let resident = machine::resident_mebibytes(process)?;
     drop(child.stdin.take());
     child.wait().await?;

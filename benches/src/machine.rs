@@ -48,17 +48,6 @@ pub(crate) fn processor_time(process: u32) -> Result<Duration> {
     Ok(Duration::from_secs_f64((ticks(11) + ticks(12)) / TICKS_PER_SECOND))
 }
 
-/// The processor time of the threads that a process has now, to the nanosecond.
-pub(crate) fn running_time(process: u32) -> Result<Duration> {
-    let mut sum = 0;
-    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        // A thread may end meanwhile.
-        let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-        sum += text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or(0);
-    }
-    Ok(Duration::from_nanos(sum))
-}
-
 /// The resident memory of a process, in MiB.
 pub(crate) fn resident_mebibytes(process: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/status"))?;

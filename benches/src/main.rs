@@ -130,7 +130,8 @@ async fn run(options: Options) -> Result<()> {
     let suites = if options.only.is_empty() { Suite::value_variants().to_vec() } else { options.only };
     let mut report = Report::begin()?;
     let mut failed = Vec::new();
-    for suite in suites {
+    for (number, suite) in (1..).zip(&suites) {
+        eprintln!("measuring: {suite:?} ({number} of {})", suites.len());
         let done = match suite {
             Suite::Store => store::run(effort, &mut report).await,
             Suite::Latency => latency::run(effort, &mut report).await,

@@ -1,6 +1,7 @@
 //! Peers that are programs of their own, with lock files of their own: their dependencies clash with the platform's.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use tokio::process::Command;
 
@@ -34,4 +35,24 @@ pub(crate) async fn apalis() -> Result<Peer> {
         return Err("its program can't be built".into());
     }
     Ok(Peer { program: target.join("release/apalis-peer") })
+}
+
+/// The first of the engine's command lines on the path that builds with BuildKit: up to version 22 by itself, later with
+/// a plug-in.
+pub(crate) async fn docker() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for program in
+        std::env::split_paths(&path).map(|folder| folder.join("docker")).filter(|file| file.exists())
+    {
+        let plugin =
+            Command::new(&program).args(["buildx", "version"]).stderr(Stdio::null()).output().await?;
+        let version =
+            Command::new(&program).args(["version", "--format", "{{.Client.Version}}"]).output().await?;
+        let version = String::from_utf8_lossy(&version.stdout);
+        let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX);
+        if plugin.status.success() || major < 23 {
+            return Ok(program);
+        }
+    }
+    Err("no `docker` on the path builds with BuildKit: install its buildx plug-in".into())
 }

@@ -11,7 +11,7 @@ use crate::contest::{Contest, Turn};
 use crate::installation::{HttpClient, Installation, client, get, site};
 use crate::nginx::Nginx;
 use crate::report::{Report, Target};
-use crate::{Effort, Result};
+use crate::{Effort, Result, peers};
 
 const FILES: usize = 50;
 const OURS: &str = "platform";
@@ -53,6 +53,7 @@ async fn measure(
     nginx: &Nginx,
 ) -> Result<(Contest, Contest)> {
     let (clock, client) = (SystemClock::new(), client());
+    let command_line = peers::docker().await?;
     let proxy = installation.proxy.address().to_string();
     let host = format!("site.localhost:{}", installation.proxy.address().port());
     let (mut changed, mut unchanged) = (Contest::default(), Contest::default());
@@ -68,6 +69,7 @@ async fn measure(
 
         let begun = clock.elapsed();
         let status = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/deploy.sh"))
+            .arg(&command_line)
             .arg(installation.git.url("site").as_str())
             .arg(folder)
             .args([NAME, &round.to_string()])

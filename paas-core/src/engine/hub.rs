@@ -12,6 +12,7 @@ use crate::store::{Change, StreamId};
 /// Spreads the store's hints to those whom they concern.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
+    /// The version that each stream is said to have.
     streams: Mutex<HashMap<StreamId, watch::Sender<u64>>>,
     /// Any event of any stream.
     feed: watch::Sender<u64>,
@@ -36,10 +37,10 @@ impl Hub {
                 change = changes.recv() => change,
             };
             match change {
-                Ok(Change::Stream(stream)) => {
+                Ok(Change::Stream { stream, version }) => {
                     let streams = self.locked();
                     if let Some(sender) = streams.get(&stream) {
-                        sender.send_modify(|count| *count += 1);
+                        sender.send_replace(version);
                     }
                     drop(streams);
                     self.feed.send_modify(|count| *count += 1);
@@ -48,7 +49,7 @@ impl Hub {
                 // Hints were lost: everybody looks.
                 Err(RecvError::Lagged(_)) => {
                     for sender in self.locked().values() {
-                        sender.send_modify(|count| *count += 1);
+                        sender.send_replace(u64::MAX);
                     }
                     self.feed.send_modify(|count| *count += 1);
                     self.work.notify_one();
@@ -86,10 +87,11 @@ impl Hub {
 }
 
 impl Watch {
-    /// Returns when there may be news since the last time.
-    pub(crate) async fn changed(&mut self) {
+    /// Returns when there may be news since the last time, with the version that the stream is said to have.
+    pub(crate) async fn changed(&mut self) -> u64 {
         // The sender lives as long as the hub, which `self` holds.
         let _ = self.receiver.changed().await;
+        *self.receiver.borrow_and_update()
     }
 }
 

@@ -335,7 +335,11 @@ impl StateStore for MemoryStore {
     async fn commit(&self, batch: Batch) -> Result<Committed> {
         batch.check("store.commit")?;
         let has_work = !batch.leases.is_empty();
-        let streams: Vec<StreamId> = batch.appends.iter().map(|append| append.stream.clone()).collect();
+        let grown = |append: &Append| Change::Stream {
+            stream: append.stream.clone(),
+            version: append.expect + append.events.len() as u64,
+        };
+        let streams: Vec<Change> = batch.appends.iter().map(grown).collect();
         let now = self.clock.now();
         let committed = {
             let mut state = self.locked();
@@ -349,8 +353,8 @@ impl StateStore for MemoryStore {
             }
         };
         // Nobody may be listening.
-        for stream in streams {
-            let _ = self.changes.send(Change::Stream(stream));
+        for change in streams {
+            let _ = self.changes.send(change);
         }
         if has_work {
             let _ = self.changes.send(Change::Work);

@@ -54,7 +54,7 @@ impl Apps {
         const NET: Duration = Duration::from_secs(5);
         tokio::select! {
             biased;
-            () = news.changed() => {}
+            _ = news.changed() => {}
             () = self.platform().services().clock.sleep(NET) => {}
         }
     }

@@ -96,7 +96,12 @@ pub struct StoredEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A stream has new events.
-    Stream(StreamId),
+    Stream {
+        /// The stream.
+        stream: StreamId,
+        /// The version that it has by now.
+        version: u64,
+    },
     /// Work became due, or a slot became free.
     Work,
 }

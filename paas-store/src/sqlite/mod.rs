@@ -5,6 +5,7 @@ mod convert;
 mod failure;
 mod open;
 mod reader;
+mod recent;
 mod schema;
 mod writer;
 
@@ -24,6 +25,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use failure::closed;
 use open::Opened;
 use reader::Readers;
+use recent::Recent;
 use writer::{Asked, Command, Write, Writer};
 
 /// How many commands may wait for the writing thread; further callers wait for a place.
@@ -51,7 +53,8 @@ impl Default for SqliteOptions {
 ///
 /// # Flow
 /// One thread writes: it gathers the commits that wait at that moment into one transaction, each in a savepoint, and
-/// answers them once the write-ahead log is synced. Reads go on beside it. Leases live in this process's memory;
+/// answers them once the write-ahead log is synced. Reads go on beside it; what was written or read last, up to some MiB, is
+/// answered from memory. Leases live in this process's memory;
 /// the due work is in the file.
 ///
 /// # Guarantees
@@ -67,6 +70,7 @@ pub struct SqliteStore {
     path: PathBuf,
     commands: mpsc::Sender<Command>,
     readers: Readers,
+    recent: Arc<Recent>,
     changes: broadcast::Sender<Change>,
     clock: Arc<dyn Clock>,
 }
@@ -106,18 +110,26 @@ impl SqliteStore {
             opening.await.map_err(error::map(OPERATION))??;
         let (commands, receiver) = mpsc::channel(QUEUE);
         let changes = broadcast::channel(HINTS).0;
-        let writer =
-            Writer { connection: writer, agenda, clock: Arc::clone(&clock), changes: changes.clone(), lock };
+        let recent = Arc::new(Recent::new());
+        let writer = Writer {
+            connection: writer,
+            agenda,
+            clock: Arc::clone(&clock),
+            recent: Arc::clone(&recent),
+            changes: changes.clone(),
+            lock,
+        };
         std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || writer.run(receiver))
             .map_err(error::map(OPERATION))?;
-        Ok(Self { path, commands, readers: Readers::new(readers), changes, clock })
+        Ok(Self { path, commands, readers: Readers::new(readers), recent, changes, clock })
     }
 
     /// Carries out what was asked before, then closes the file and lets go of its lock. Every later call is
     /// `Unavailable`.
     pub async fn close(&self) {
+        self.recent.close();
         self.readers.close().await;
         // Closed already, if nobody answers.
         let _ = self.ask("sqlite.close", Command::Close).await;
@@ -142,8 +154,20 @@ impl StateStore for SqliteStore {
     }
 
     async fn get(&self, scope: &Scope, kind: &'static str, id: &str) -> Result<Option<Record>> {
-        let (scope, id, now) = (scope.clone(), id.to_owned(), self.clock.now());
-        self.readers.read("sqlite.get", move |database| reader::get(database, &scope, kind, &id, now)).await
+        let ticket = match self.recent.record(scope, kind, id) {
+            Ok(found) => return Ok(found),
+            Err(ticket) => ticket,
+        };
+        let (id, now, recent) = (id.to_owned(), self.clock.now(), Arc::clone(&self.recent));
+        let get = move |database: &_| {
+            let found = reader::get(database, kind, &id, now)?;
+            if let (Some((record, false)), Some(ticket)) = (&found, ticket) {
+                recent.remember(ticket, record);
+            }
+            Ok(found)
+        };
+        let found = self.readers.read("sqlite.get", get).await?;
+        Ok(found.map(|(record, _)| record).filter(|record| scope.sees(&record.scope)))
     }
 
     async fn find(
@@ -170,6 +194,9 @@ impl StateStore for SqliteStore {
         after: u64,
         limit: usize,
     ) -> Result<Vec<StoredEvent>> {
+        if let Some(events) = self.recent.events(scope, stream, after, limit) {
+            return Ok(events);
+        }
         let (scope, stream) = (scope.clone(), stream.clone());
         let events = move |database: &_| reader::events(database, &scope, &stream, after, limit);
         self.readers.read("sqlite.events", events).await

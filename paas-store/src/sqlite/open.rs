@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use paas_core::{Agenda, Work};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::convert::{Class, Owner, Time};
@@ -133,6 +134,8 @@ fn connect(path: &Path) -> Result<Connection> {
     // Only this process has it open: what is busy is a checkpoint, for a moment.
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(32);
+    // Plans that follow the statistics of each bound value would be made anew at each call.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

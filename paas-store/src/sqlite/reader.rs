@@ -56,19 +56,18 @@ impl Readers {
     }
 }
 
+/// A record of whatever scope, and whether it expires.
 pub(super) fn get(
     connection: &Connection,
-    scope: &Scope,
     kind: &'static str,
     id: &str,
     now: Timestamp,
-) -> rusqlite::Result<Option<Record>> {
-    const SQL: &str = "SELECT id, scope, version, body FROM records
+) -> rusqlite::Result<Option<(Record, bool)>> {
+    const SQL: &str = "SELECT id, scope, version, body, expires_at IS NOT NULL FROM records
         WHERE kind = ?1 AND id = ?2 AND (expires_at IS NULL OR expires_at > ?3)";
     let mut statement = connection.prepare_cached(SQL)?;
-    let record =
-        statement.query_row(params![kind, id, nanoseconds(now)], |row| record(row, kind)).optional()?;
-    Ok(record.filter(|record| scope.sees(&record.scope)))
+    let read = |row: &Row<'_>| Ok((record(row, kind)?, row.get(4)?));
+    statement.query_row(params![kind, id, nanoseconds(now)], read).optional()
 }
 
 pub(super) fn find(

@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::batch::{Failure, Session, fenced};
 use super::failure::unavailable;
+use super::recent::Recent;
 
 /// The most batches in one transaction: enough to make the cost of a synced write small, few enough that nobody
 /// waits long.
@@ -79,12 +80,20 @@ impl Write {
         }
     }
 
+    /// What it commits, if it does.
+    fn committed(&self) -> Option<(&Batch, &Committed)> {
+        match self {
+            Self::Commit(Asked { question, answer: Some(Ok(committed)), .. }) => Some((question, committed)),
+            _ => None,
+        }
+    }
+
     fn send(self, changes: &broadcast::Sender<Change>) {
+        if let Some((batch, _)) = self.committed().filter(|_| changes.receiver_count() > 0) {
+            hint(batch, changes);
+        }
         match self {
             Self::Commit(asked) => {
-                if matches!(asked.answer, Some(Ok(_))) && changes.receiver_count() > 0 {
-                    hint(&asked.question, changes);
-                }
                 asked.send();
             }
             Self::Sweep(asked) => asked.send(),
@@ -104,7 +113,8 @@ impl Write {
 /// Nobody may be listening any more: it is only a hint.
 fn hint(batch: &Batch, changes: &broadcast::Sender<Change>) {
     for append in &batch.appends {
-        let _ = changes.send(Change::Stream(append.stream.clone()));
+        let version = append.expect + append.events.len() as u64;
+        let _ = changes.send(Change::Stream { stream: append.stream.clone(), version });
     }
     if !batch.leases.is_empty() {
         let _ = changes.send(Change::Work);
@@ -116,6 +126,7 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) agenda: Agenda,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) recent: Arc<Recent>,
     pub(super) changes: broadcast::Sender<Change>,
     /// Held as long as the file is open.
     pub(super) lock: File,
@@ -124,9 +135,9 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until every sender is gone or one asks to close.
     pub(super) fn run(self, mut commands: mpsc::Receiver<Command>) {
-        let Self { connection, agenda, clock, changes, lock } = self;
+        let Self { connection, agenda, clock, recent, changes, lock } = self;
         let closing = match Session::new(&connection, agenda) {
-            Ok(session) => work(session, &mut commands, &*clock, &changes),
+            Ok(session) => work(session, &mut commands, &*clock, &recent, &changes),
             Err(cause) => {
                 tracing::error!(%cause, "the statements of the database can't be prepared");
                 None
@@ -148,6 +159,7 @@ fn work(
     mut session: Session<'_>,
     commands: &mut mpsc::Receiver<Command>,
     clock: &dyn Clock,
+    recent: &Recent,
     changes: &broadcast::Sender<Change>,
 ) -> Option<Reply<()>> {
     let mut group = Vec::with_capacity(GROUP);
@@ -163,7 +175,7 @@ fn work(
             }
         }
         if !writes.is_empty() {
-            transact(&mut session, &mut writes, now, changes);
+            transact(&mut session, &mut writes, now, recent, changes);
         }
         // Behind the writes: nobody claims work before it is durable.
         for command in rest.drain(..) {
@@ -189,12 +201,16 @@ fn transact(
     session: &mut Session<'_>,
     writes: &mut Vec<Write>,
     now: Timestamp,
+    recent: &Recent,
     changes: &broadcast::Sender<Change>,
 ) {
     let mut all = || {
         session.begin()?;
         writes.iter_mut().try_for_each(|write| write.apply(session, now))?;
-        session.commit()
+        let pending = recent.begin(writes.iter().filter_map(Write::committed));
+        session.commit()?;
+        recent.end(pending);
+        Ok(())
     };
     match all() {
         Ok(()) => writes.drain(..).for_each(|write| write.send(changes)),

@@ -80,7 +80,12 @@ impl Drive<'_> {
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if stop_at.is_none() => stop_at = Some(clock.elapsed() + STOP_GRACE),
-                () = self.news.changed() => self.watch_for_cancel(context, on_cancel).await?,
+                version = self.news.changed() => {
+                    // Mostly it is this worker's own commit.
+                    if version > self.journal.state.version {
+                        self.watch_for_cancel(context, on_cancel).await?;
+                    }
+                }
                 () = clock.sleep(wake_at.saturating_sub(clock.elapsed())) => {
                     let now = clock.elapsed();
                     if cancel_until.is_some_and(|until| now >= until) {

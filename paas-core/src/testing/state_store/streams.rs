@@ -159,7 +159,7 @@ async fn hinted(receiver: &mut tokio::sync::broadcast::Receiver<Change>, expecte
 pub async fn new_events_are_hinted_at(harness: &Harness) {
     let mut changes = harness.store.changes();
     harness.append(append("s", 0, harness.now(), &["1"])).await.unwrap();
-    hinted(&mut changes, &Change::Stream(StreamId::new("s"))).await;
+    hinted(&mut changes, &Change::Stream { stream: StreamId::new("s"), version: 1 }).await;
 }
 
 /// Scheduling and releasing both wake workers.
