@@ -30,8 +30,10 @@ pub(super) struct Recent(Mutex<Option<Memory>>);
 struct Memory {
     records: Bounded<Key, Known>,
     streams: Bounded<StreamId, Tail>,
-    /// How often a record was about to change or had changed, by the hash of its key.
+    /// How often records changed, by the hash of their keys.
     changes: [u64; COUNTERS],
+    /// How many of them are about to.
+    changing: [usize; COUNTERS],
     hasher: RandomState,
 }
 
@@ -70,6 +72,7 @@ impl Recent {
             records: Bounded::new(),
             streams: Bounded::new(),
             changes: [0; COUNTERS],
+            changing: [0; COUNTERS],
             hasher: RandomState::new(),
         })))
     }
@@ -77,7 +80,7 @@ impl Recent {
     /// A record, or that a reader of this scope sees none.
     ///
     /// # Errors
-    /// What to [`remember`](Self::remember) it with once the database was asked.
+    /// What to [`remember`](Self::remember) it with once the database was asked; `None` if it is just changing.
     pub(super) fn record(
         &self,
         scope: &Scope,
@@ -87,7 +90,7 @@ impl Recent {
         let mut locked = self.locked();
         let memory = locked.as_mut().ok_or(None)?;
         let key = (kind, id.to_owned());
-        let Some(known) = memory.records.get(&key) else { return Err(Some(memory.ticket(&key))) };
+        let Some(known) = memory.records.get(&key) else { return Err(memory.ticket(&key)) };
         Ok(scope.sees(&known.scope).then(|| Record {
             scope: known.scope.clone(),
             kind,
@@ -138,21 +141,27 @@ impl Recent {
                     memory.take_stream(append, *position, &mut pending);
                 }
             }
+            for key in pending.records.keys() {
+                let counter = memory.counter(key);
+                memory.changes[counter] += 1;
+                memory.changing[counter] += 1;
+            }
         }
         pending
     }
 
-    /// Remembers what a transaction made of it, which is visible now.
-    pub(super) fn end(&self, pending: Pending) {
+    /// Remembers what a transaction made of it, which is visible now; nothing of it if the transaction was lost.
+    pub(super) fn end(&self, pending: Pending, is_committed: bool) {
         let mut locked = self.locked();
         let Some(memory) = locked.as_mut() else { return };
         for (key, known) in pending.records {
-            memory.count_change(&key);
-            if let Some(known) = known {
+            let counter = memory.counter(&key);
+            memory.changing[counter] -= 1;
+            if let Some(known) = known.filter(|_| is_committed) {
                 memory.records.insert(key, known);
             }
         }
-        for (stream, tail) in pending.streams {
+        for (stream, tail) in pending.streams.into_iter().filter(|_| is_committed) {
             memory.streams.insert(stream, tail);
         }
     }
@@ -174,20 +183,15 @@ impl Memory {
         (self.hasher.hash_one(key) % COUNTERS as u64) as usize
     }
 
-    fn ticket(&self, key: &Key) -> Ticket {
+    fn ticket(&self, key: &Key) -> Option<Ticket> {
         let counter = self.counter(key);
-        Ticket { counter, changes: self.changes[counter] }
-    }
-
-    fn count_change(&mut self, key: &Key) {
-        self.changes[self.counter(key)] += 1;
+        (self.changing[counter] == 0).then(|| Ticket { counter, changes: self.changes[counter] })
     }
 
     fn take_record(&mut self, write: &Write, version: u64, pending: &mut Pending) {
         let (Write::Put { kind, id, .. } | Write::Update { kind, id, .. } | Write::Remove { kind, id, .. }) =
             write;
         let key = (*kind, id.clone());
-        self.count_change(&key);
         let before = self.records.remove(&key).or_else(|| pending.records.remove(&key).flatten());
         let after = match write {
             Write::Put { scope, keys, body, .. } if keys.expires_at.is_none() => Some((scope, body)),

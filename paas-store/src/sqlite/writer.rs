@@ -208,9 +208,9 @@ fn transact(
         session.begin()?;
         writes.iter_mut().try_for_each(|write| write.apply(session, now))?;
         let pending = recent.begin(writes.iter().filter_map(Write::committed));
-        session.commit()?;
-        recent.end(pending);
-        Ok(())
+        let committed = session.commit();
+        recent.end(pending, committed.is_ok());
+        committed
     };
     match all() {
         Ok(()) => writes.drain(..).for_each(|write| write.send(changes)),
