@@ -71,14 +71,9 @@ impl Addresses {
     pub(crate) async fn free(&self, deployment: &DeploymentId) -> Result<()> {
         let held: Option<Versioned<AddressRecord>> =
             self.records().find(&Scope::System, "deployment", deployment.as_str()).await?;
-        let Some(held) = held else { return Ok(()) };
-        let freed = AddressRecord { freed_at: Some(self.clock.now()), ..held.value };
-        let write = records::put(&freed, Expect::Version(held.version))?;
-        match self.store.commit(Batch { writes: vec![write], ..Batch::default() }).await {
-            Ok(_) => Ok(()),
-            // Whoever was faster freed it too.
-            Err(error) if is_race(&error) => Ok(()),
-            Err(error) => Err(error),
+        match held {
+            Some(held) => self.rest(held).await,
+            None => Ok(()),
         }
     }
 
@@ -93,13 +88,25 @@ impl Addresses {
         let scope = Scope::Org(org.clone());
         let known: Vec<Versioned<AddressRecord>> =
             self.records().all(&scope, "org", IndexRange::starting_with(format!("{org}/"))).await?;
-        let is_unused = |address: &AddressRecord| {
+        let is_unused = |address: &Versioned<AddressRecord>| {
+            let address = &address.value;
             address.app == *app && address.freed_at.is_none() && !kept.contains(&address.deployment)
         };
-        for address in known.into_iter().map(|address| address.value).filter(is_unused) {
-            self.free(&address.deployment).await?;
+        for address in known.into_iter().filter(is_unused) {
+            self.rest(address).await?;
         }
         Ok(())
+    }
+
+    async fn rest(&self, held: Versioned<AddressRecord>) -> Result<()> {
+        let freed = AddressRecord { freed_at: Some(self.clock.now()), ..held.value };
+        let write = records::put(&freed, Expect::Version(held.version))?;
+        match self.store.commit(Batch { writes: vec![write], ..Batch::default() }).await {
+            Ok(_) => Ok(()),
+            // Whoever was faster freed it too.
+            Err(error) if is_race(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The org's subnet: the one it has, or a new one. It stays the org's: an instance that is just starting may hold

@@ -73,7 +73,6 @@ impl Effects {
         self.services.ingress.drain(&draining, &instance.name, instance.address).await?;
         self.services.runtime.stop(context, &instance.name, settings.stop_grace).await?;
         self.collector.finish(&instance.name).await;
-        self.services.runtime.remove(context, &instance.name).await?;
-        self.addresses.free(&instance.deployment).await
+        self.services.runtime.remove(context, &instance.name).await
     }
 }
