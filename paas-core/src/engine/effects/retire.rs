@@ -10,7 +10,7 @@ use crate::domain::{DeploymentSpec, Instance};
 use crate::error::Result;
 use crate::logs::LogSource;
 use crate::pipeline::Output;
-use crate::runtime::Selector;
+use crate::runtime::{Addressing, Selector};
 
 /// How many instances are retired at once.
 const CONCURRENCY: usize = 4;
@@ -60,6 +60,9 @@ impl Effects {
         spec: &DeploymentSpec,
         selector: &Selector,
     ) -> Result<()> {
+        if self.services.runtime.addressing() == Addressing::Runtime {
+            return Ok(());
+        }
         let instances = self.services.runtime.list(context, selector).await?;
         let mut kept: BTreeSet<_> = instances.into_iter().map(|instance| instance.deployment).collect();
         // The live one keeps its address whatever became of it: the route leads there.
