@@ -282,8 +282,9 @@ fn print_event(event: &Value, began: &mut Option<Timestamp>) {
 
 /// The server got the terminal's Ctrl-C too, if there was one; otherwise it is asked now.
 async fn stop(server: &mut Child) {
-    if let (Ok(None), Some(id)) = (server.try_wait(), server.id()) {
-        let _ = Command::new("kill").arg(id.to_string()).status().await;
+    let id = server.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+    if let (Ok(None), Some(id)) = (server.try_wait(), id) {
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
         let _ = tokio::time::timeout(STOP, server.wait()).await;
     }
 }

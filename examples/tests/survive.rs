@@ -12,6 +12,7 @@ use installation::server::Machine;
 use installation::visitor::{Hammer, client, get};
 use paas_core::memory::MemoryFiles;
 use paas_git::testing::GitFault;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A page from a program that takes a moment to listen, built by a step that takes a moment. `/cgi-bin/slow` answers
@@ -84,11 +85,11 @@ async fn a_killed_server_goes_on_where_it_was() {
     }
 
     // The proxy is held: so is Route, until the server is gone.
-    machine.signal_proxy("STOP");
+    machine.signal_proxy(Signal::STOP);
     let stop = server.act(Method::POST, "/v1/apps/in-fetch/actions/stop").await;
     server.reach(&stop, &["route"]).await;
     server.kill().await;
-    machine.signal_proxy("CONT");
+    machine.signal_proxy(Signal::CONT);
     server = machine.start().await;
     assert_eq!(server.settle(&stop).await["state"], "stopped");
     assert_eq!(get(&client(), port, "in-fetch", "/").await.unwrap().0, 503);

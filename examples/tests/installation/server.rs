@@ -1,6 +1,5 @@
 //! The bundled server as a process of its own, and a client of its API.
 
-use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
@@ -14,6 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use paas_core::GitUrl;
 use paas_git::testing::GitServer;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -82,22 +82,22 @@ impl Machine {
     }
 
     /// Sends a signal to the proxy.
-    pub fn signal_proxy(&self, signal: &str) {
-        let ids = self.proxies();
-        assert_eq!(ids.len(), 1, "one proxy runs");
-        let sent = std::process::Command::new("kill").arg(format!("-{signal}")).args(ids).status().unwrap();
-        assert!(sent.success());
+    pub fn signal_proxy(&self, signal: Signal) {
+        let [proxy] = self.proxies()[..] else { panic!("one proxy runs") };
+        kill_process(proxy, signal).unwrap();
     }
 
     /// The ids of the processes that the directory of the proxy is an argument of.
-    fn proxies(&self) -> Vec<OsString> {
+    fn proxies(&self) -> Vec<Pid> {
         let directory = self.folder.path().join("server/proxy").display().to_string();
         let is_proxy = |process: &std::fs::DirEntry| {
             std::fs::read(process.path().join("cmdline"))
                 .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&directory))
         };
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        processes.filter(is_proxy).map(|process| process.file_name()).collect()
+        let id =
+            |process: std::fs::DirEntry| process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw);
+        processes.filter(is_proxy).filter_map(id).collect()
     }
 
     /// The containers of an app, running or not.
@@ -115,9 +115,8 @@ impl Machine {
 impl Drop for Machine {
     /// A proxy outlives its servers, and would outlive a test that failed.
     fn drop(&mut self) {
-        let ids = self.proxies();
-        if !ids.is_empty() {
-            let _ = std::process::Command::new("kill").arg("-KILL").args(ids).status();
+        for proxy in self.proxies() {
+            let _ = kill_process(proxy, Signal::KILL);
         }
     }
 }
