@@ -14,7 +14,7 @@ use paas_core::{
     Append, Batch, Clock, DeployOptions, DeploymentHandle, DeploymentState, Error, Event, Failure, Fault,
     Kind, Platform, Scope, StateStore, Step, StreamId, WaitFor,
 };
-use world::{World, history, live, new_app, url};
+use world::{Idle, World, history, live, new_app, url};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -267,6 +267,21 @@ async fn two_platforms_share_one_store() {
     let most = tokio::time::timeout(5 * MINUTE, most).await.expect("all run");
     assert_eq!(most, 1, "the slots are the store's");
     assert_eq!((world.host.instances().len(), world.host.builds_begun()), (10, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_events_reads_them_to_the_end() {
+    let world = World::new();
+    world.push_scripted("slow", slow(10));
+    let platform = world.platform().await;
+    let late = |plan: ChaosPlan, nth| plan.nth("store.get", nth, Mischief::Delay(MINUTE));
+    let late = (1..=100).fold(ChaosPlan::calm(), late);
+    let late = Idle(chaos(&world, world.store.clone(), late));
+    let reader = world.builder().store(Arc::new(late)).start().await.unwrap();
+    let handle = deploying(&platform, "hello").await;
+    let seen = reader.apps().handle_to(&handle.get().await.unwrap());
+    assert_eq!(history(&seen).await, handle.history(0).await.unwrap());
+    assert!(matches!(history(&seen).await.last().unwrap().event, Event::Ended { .. }));
 }
 
 #[tokio::test(start_paused = true)]

@@ -150,17 +150,17 @@ impl DeploymentHandle {
                         is_over |= matches!(recorded.event, Event::Ended { .. });
                         return Ok(Some((recorded, (handle, stream, news, after, page, is_over))));
                     }
-                    if is_over {
-                        return Ok(None);
-                    }
                     let records = handle.apps.platform().records();
                     let events = records.events(&handle.apps.scope(), &stream, after).await?;
                     if events.is_empty() {
-                        // Nothing came while this was read: is it over before `after`?
-                        if handle.get().await?.state.is_settled() && handle.is_ended().await? {
+                        if is_over {
                             return Ok(None);
                         }
-                        handle.apps.pause(&mut news).await;
+                        // It may be over before `after`; or just now, and what it ended with is to be read yet.
+                        is_over = handle.get().await?.state.is_settled() && handle.is_ended().await?;
+                        if !is_over {
+                            handle.apps.pause(&mut news).await;
+                        }
                     }
                     page = events.into_iter();
                 }
