@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::context::Context;
@@ -15,6 +14,7 @@ use crate::error::{Error, Failure, Kind, Result};
 use crate::image::BuildKey;
 use crate::logs::LogStream;
 use crate::runtime::{OutputLine, Subnet};
+use crate::watch;
 
 /// What building a tree does, and what the image does when it runs.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +146,7 @@ impl MemoryHost {
     /// An empty machine on `clock`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Arc::default(), changed: watch::Sender::new(()) }
+        Self { clock, state: Arc::default(), changed: watch::Sender::default() }
     }
 
     /// Says what building `tree` does from now on. A tree without a script builds at once, and its program
@@ -177,6 +177,12 @@ impl MemoryHost {
     #[must_use]
     pub fn images(&self) -> Vec<Image> {
         self.locked().images.values().map(|built| built.image.clone()).collect()
+    }
+
+    /// The apps that have an image.
+    #[must_use]
+    pub fn apps_with_images(&self) -> BTreeSet<AppId> {
+        self.locked().images.values().map(|built| built.app.clone()).collect()
     }
 
     /// The orgs that have a network.
@@ -281,7 +287,7 @@ impl MemoryHost {
     }
 
     pub(super) fn notify(&self) {
-        self.changed.send_replace(());
+        self.changed.send(());
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<()> {

@@ -281,7 +281,7 @@ fn follow(reader: Reader, first: Vec<OutputLine>) -> BoxStream<'static, Result<O
                 if !reader.follow {
                     return None;
                 }
-                changes.mark_unchanged();
+                changes.mark_seen();
                 let (lines, rest) = reader.read()?;
                 if !lines.is_empty() {
                     page = Some(lines);
@@ -290,7 +290,7 @@ fn follow(reader: Reader, first: Vec<OutputLine>) -> BoxStream<'static, Result<O
                 let rest = rest?;
                 tokio::select! {
                     biased;
-                    changed = changes.changed() => changed.ok()?,
+                    () = changes.changed() => {}
                     () = reader.host.clock().sleep(rest) => {}
                 }
             }
