@@ -83,6 +83,7 @@ impl<T> Sender<T> {
     }
 }
 
+#[cfg(feature = "testing")]
 impl<T: Clone> Sender<T> {
     pub(crate) fn value(&self) -> T {
         self.0.locked().value.clone()

@@ -16,6 +16,7 @@ mod hub;
 mod journal;
 mod services;
 mod supervisor;
+mod warden;
 mod wish;
 mod worker;
 

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::effects::Effects;
 use super::hub::Hub;
 use super::services::Services;
+use super::warden::Warden;
 use super::worker::Worker;
 use crate::error::{Error, Kind};
 use crate::records::UNKNOWN_EVENT;
@@ -79,6 +80,8 @@ impl Engine {
         self.tasks.spawn(async move { engine.claim_work().await });
         let engine = self.clone();
         self.tasks.spawn(async move { engine.sweep().await });
+        let (warden, stop) = (Warden::new(self.services.clone()), self.stop.clone());
+        self.tasks.spawn(async move { warden.run(stop).await });
     }
 
     /// Runs work of the platform that ends when the engine stops.

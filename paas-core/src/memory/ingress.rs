@@ -31,7 +31,7 @@ use crate::watch;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct MemoryIngress {
     state: Mutex<State>,
     host: Option<MemoryHost>,
@@ -97,12 +97,6 @@ impl Drop for MemoryRequest {
     fn drop(&mut self) {
         self.ingress.locked().in_flight.remove(&self.id);
         self.ingress.ended.send(());
-    }
-}
-
-impl Default for MemoryIngress {
-    fn default() -> Self {
-        Self { state: Mutex::default(), host: None, ended: watch::Sender::default() }
     }
 }
 

@@ -19,18 +19,12 @@ pub struct MemoryLogStore {
     apps: Mutex<BTreeMap<AppId, Lines>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lines {
     /// Each with the engine's time.
     lines: VecDeque<(LogLine, Option<Timestamp>)>,
     last: Option<(Timestamp, u64)>,
     newest: watch::Sender<Option<Timestamp>>,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self { lines: VecDeque::new(), last: None, newest: watch::Sender::default() }
-    }
 }
 
 impl MemoryLogStore {

@@ -97,11 +97,26 @@ pub enum Event {
         /// The fields that changed.
         fields: Vec<String>,
     },
+    /// What is there is not what should be, and is about to be put right. In the app's own stream.
+    DriftFound {
+        /// The instance that it is about.
+        instance: InstanceName,
+        /// What is wrong.
+        drift: Drift,
+    },
     /// An app was deleted with everything it had. In the app's own stream.
     AppDeleted {
         /// The name that is free again.
         name: AppName,
     },
+}
+
+/// How what is there differs from what should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Drift {
+    /// Nobody needs the instance: it is removed.
+    Unneeded,
 }
 
 /// What came of a step.

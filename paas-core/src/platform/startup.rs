@@ -9,7 +9,7 @@ use crate::domain::{App, AppId, AppState, AppStatus, Deployment, DesiredState, O
 use crate::error::{Kind, Result};
 use crate::records::{RouteRecord, Versioned};
 use crate::runtime::Selector;
-use crate::store::{IndexRange, Position, Scope};
+use crate::store::{IndexRange, Scope};
 
 /// The waits between tries while a part does not answer.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -58,8 +58,9 @@ impl Platform {
                 Err(error) if error.kind() == Kind::Conflict => {
                     let serving = services.ingress.serving(&context, &route.host).await?;
                     let newer = serving.map_or(0, |serving| serving.generation.0);
-                    // The proxy has a newer one: an operation that was under way will finish it.
-                    if !self.has_reached(Position(newer)).await? {
+                    // The proxy has a newer one: an operation that was under way will finish it. Generations are
+                    // positions of the store's events.
+                    if !self.records().has_position(newer).await? {
                         tracing::error!(
                             host = %route.host,
                             "the proxy's routes are newer than anything in the store: was an older copy of the store put \
@@ -71,12 +72,6 @@ impl Platform {
             }
         }
         Ok(())
-    }
-
-    /// True if the store has an event at or behind a position: generations are positions of its events.
-    async fn has_reached(&self, position: Position) -> Result<bool> {
-        let before = Position(position.0.saturating_sub(1));
-        Ok(!self.services().store.feed(&Scope::System, before, 1).await?.is_empty())
     }
 
     /// An instance that should run but does not, as after a reboot, is replaced by a restart. Answers the apps to look

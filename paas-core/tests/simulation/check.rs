@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use paas_core::memory::MemoryAnswer;
 use paas_core::pipeline::{Outcome, Output, State};
 use paas_core::{
-    AppName, AppState, AppView, Deployment, DeploymentId, Event, Host, InstanceName, Kind, Platform,
-    Position, Recorded, Scope, StateStore, StoredEvent, WorkClass,
+    AppName, AppState, AppView, Deployment, DeploymentId, Event, Host, Kind, Platform, Position, Recorded,
+    Scope, StateStore, StoredEvent, WorkClass,
 };
 use sha2::{Digest, Sha256};
 
@@ -96,7 +96,7 @@ pub(crate) async fn unrest(world: &World, reader: &Platform) -> Option<String> {
 /// What holds once everything came to its end.
 pub(crate) async fn in_the_end(world: &World, reader: &Platform, ledger: &Ledger) -> Result<(), String> {
     nothing_is_lost(reader, ledger).await?;
-    let (mut live, mut left, mut apps) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut live, mut apps) = (BTreeSet::new(), BTreeSet::new());
     let mut orgs_with_apps = BTreeSet::new();
     for org in orgs() {
         for view in reader.org(&org).list(ALL, None).await.unwrap().items {
@@ -104,13 +104,12 @@ pub(crate) async fn in_the_end(world: &World, reader: &Platform, ledger: &Ledger
             let journals = journals(reader, &view).await.map_err(told)?;
             newest_is_live(world, &view, &journals).map_err(told)?;
             live.extend(view.status.instance.as_ref().map(|instance| instance.name.clone()));
-            left.extend(journals.into_iter().flat_map(|journal| journal.left));
             apps.insert(view.app.id.clone());
             orgs_with_apps.insert(org.clone());
         }
     }
     for instance in world.host.instances() {
-        if !live.contains(&instance.name) && !left.contains(&instance.name) {
+        if !live.contains(&instance.name) {
             return Err(format!("nobody needs {instance:?}"));
         }
     }
@@ -152,8 +151,6 @@ struct Journal {
     outcome: Outcome,
     /// The position at which it went live, or took the app's route away.
     routed: Option<Position>,
-    /// The instances that its own journal says are left over.
-    left: Vec<InstanceName>,
 }
 
 /// Every operation of an app, oldest first; each has a legal journal, without a gap, to its end.
@@ -176,7 +173,6 @@ async fn journals(reader: &Platform, view: &AppView) -> Result<Vec<Journal>, Str
         let outcome = outcome.clone();
         journals.push(Journal {
             accepted: events[0].position,
-            left: left_over(&deployment, &events, &state),
             routed: events.iter().find(|recorded| is_routed(recorded)).map(|recorded| recorded.position),
             deployment,
             outcome,
@@ -190,15 +186,6 @@ async fn journals(reader: &Platform, view: &AppView) -> Result<Vec<Journal>, Str
 fn is_routed(recorded: &Recorded) -> bool {
     use Output::{Routed, Withdrawn};
     matches!(recorded.event, Event::Finished { output: Routed { .. } | Withdrawn { .. }, .. })
-}
-
-fn left_over(deployment: &Deployment, events: &[Recorded], state: &State) -> Vec<InstanceName> {
-    let retired = events.iter().flat_map(|recorded| match &recorded.event {
-        Event::Finished { output: Output::Retired { left, .. }, .. } => left.clone(),
-        _ => Vec::new(),
-    });
-    let own = InstanceName::of(&deployment.id, state.fallback);
-    retired.chain((!state.leftovers.is_empty()).then_some(own)).collect()
 }
 
 /// The newest accepted operation that did what it should is what is live, and it is all that is.

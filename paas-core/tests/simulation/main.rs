@@ -2,7 +2,13 @@
 //! seed. `make simulate SEED=17` replays one, `make simulate SEEDS=100000` tries many.
 
 #![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stdout
+)]
 
 mod check;
 mod ledger;

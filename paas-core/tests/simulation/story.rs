@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long everything may take to end after the last fault: a deployment's deadline, with room.
 const QUIET_WITHIN: Duration = Duration::from_secs(2 * 60 * 60);
 
+/// How long what drifted may stay so, with the time that an instance may take to end.
+const DRIFT_WITHIN: Duration = Duration::from_secs(30 + 60);
+
 /// How a seed ended: the same every time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
@@ -265,6 +268,8 @@ impl Story {
             }
             self.watch_for(Duration::from_secs(5)).await?;
         }
+        // What was left over is found and removed.
+        self.watch_for(DRIFT_WITHIN).await?;
         for server in &self.servers {
             server.platform.shutdown().await;
         }

@@ -1,6 +1,7 @@
 //! Takes one app's operations through the pipeline, under one lease.
 
 mod attend;
+mod tend;
 mod undo;
 
 use std::sync::Arc;
@@ -56,9 +57,13 @@ impl Worker {
         loop {
             let status: Option<Versioned<AppStatus>> =
                 self.services.records().get(&lease.scope, app.as_str()).await?;
+            let status = status.map(|status| status.value);
             let next =
-                status.and_then(|status| status.value.active.or_else(|| status.value.queue.first().cloned()));
-            let Some(id) = next else { return self.release(&lease, None).await };
+                status.as_ref().and_then(|status| status.active.as_ref().or(status.queue.first()).cloned());
+            let Some(id) = next else {
+                self.tend(&mut lease, &app, status.as_ref()).await?;
+                return self.release(&lease, None).await;
+            };
             let Some(mut journal) = Journal::load(self.services.clone(), lease.clone(), &app, &id).await?
             else {
                 return self.release(&lease, None).await;

@@ -1,0 +1,178 @@
+//! Looks whether what is there is what should be, and has a worker see to each app of which it is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::services::Services;
+use crate::domain::{AppId, AppStatus, Deployment, Instance, InstanceName, OrgId};
+use crate::error::Result;
+use crate::pipeline::{Event, Output};
+use crate::records::{self, Versioned};
+use crate::runtime::Selector;
+use crate::store::{Batch, IndexRange, LeaseChange, Position, Scope, WorkClass};
+
+/// How often it looks: drift is repaired within 30 s of the engine answering.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long one look may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The most events that are read at once.
+const PAGE: usize = 500;
+
+/// Compares instances with what the records say.
+///
+/// # Flow
+/// Every [`LOOK`] it lists the engine's instances, all in one call, and compares them with what it knows the records to
+/// say; for an app where they differ it reads the record itself. What is still wrong then, and has nothing under way,
+/// becomes due work: a worker sees to it under the app's lease, so that no two servers do, and no operation beside.
+///
+/// # Guarantees
+/// It changes nothing itself. Being late, doubled or wrong costs a look.
+#[derive(Debug)]
+pub(crate) struct Warden {
+    services: Arc<Services>,
+    known: Mutex<Known>,
+}
+
+/// What the records say, as of a position in the feed: a look costs no read of a record while nothing changes.
+#[derive(Debug, Default)]
+struct Known {
+    /// The instance that each app should have.
+    live: BTreeMap<AppId, Option<InstanceName>>,
+    /// Up to where the feed was read; `None` before the first look.
+    position: Option<Position>,
+}
+
+impl Warden {
+    pub(crate) fn new(services: Arc<Services>) -> Self {
+        Self { services, known: Mutex::default() }
+    }
+
+    /// Looks until `stop`.
+    pub(crate) async fn run(&self, stop: CancellationToken) {
+        loop {
+            if let Err(error) = self.look().await {
+                tracing::debug!(?error, "the warden can't look now");
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.services.clock.sleep(LOOK) => {}
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<()> {
+        let context = self.services.context().with_budget(PATIENCE);
+        let instances = self.services.runtime.list(&context, &Selector::default()).await?;
+        // After the list: what was begun meanwhile is known then.
+        self.learn().await?;
+        for (org, app) in self.suspects(&instances) {
+            let of_app: Vec<_> = instances.iter().filter(|instance| instance.app == app).collect();
+            let scope = Scope::Org(org);
+            let status: Option<Versioned<AppStatus>> =
+                self.services.records().get(&scope, app.as_str()).await?;
+            if is_drifted(status.as_ref().map(|status| &status.value), &of_app) {
+                self.have_seen_to(scope, &app).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The apps whose instances are not what they are known to be.
+    fn suspects(&self, instances: &[Instance]) -> BTreeSet<(OrgId, AppId)> {
+        let known = self.locked();
+        let is_unneeded = |instance: &&Instance| {
+            known.live.get(&instance.app).cloned().flatten() != Some(instance.name.clone())
+        };
+        let unneeded = instances.iter().filter(is_unneeded);
+        unneeded.map(|instance| (instance.org.clone(), instance.app.clone())).collect()
+    }
+
+    async fn have_seen_to(&self, scope: Scope, app: &AppId) -> Result<()> {
+        let due = self.services.clock.now();
+        let schedule = LeaseChange::Schedule { key: app.to_string(), scope, class: WorkClass::Light, due };
+        self.services.store.commit(Batch { leases: vec![schedule], ..Batch::default() }).await.map(drop)
+    }
+
+    /// Brings what is known up to the records.
+    async fn learn(&self) -> Result<()> {
+        let Some(mut position) = self.locked().position else { return self.learn_all().await };
+        loop {
+            let page = self.services.store.feed(&Scope::System, position, PAGE).await?;
+            let Some(last) = page.last().map(|last| last.position) else { return Ok(()) };
+            for stored in page {
+                // What this version does not know is nothing that it acts on.
+                if let Ok(recorded) = records::decode_event(stored)
+                    && is_change(&recorded.event)
+                {
+                    self.learn_of(recorded.stream.as_str()).await?;
+                }
+            }
+            position = last;
+            self.locked().position = Some(position);
+        }
+    }
+
+    async fn learn_all(&self) -> Result<()> {
+        let records = self.services.records();
+        // Before the records are read: what changes meanwhile is read again.
+        let position = records.newest_position().await?;
+        let statuses: Vec<Versioned<AppStatus>> =
+            records.all(&Scope::System, "id", IndexRange::all()).await?;
+        let live = statuses.into_iter().map(|status| (status.value.id, live_of(status.value.instance)));
+        *self.locked() = Known { live: live.collect(), position: Some(position) };
+        Ok(())
+    }
+
+    /// Reads again what a stream is about: an operation's app, or an app.
+    async fn learn_of(&self, stream: &str) -> Result<()> {
+        let records = self.services.records();
+        let app = match stream.parse::<AppId>() {
+            Ok(app) => app,
+            Err(_) => match records.get::<Deployment>(&Scope::System, stream).await? {
+                Some(deployment) => deployment.value.app,
+                None => return Ok(()),
+            },
+        };
+        let status: Option<Versioned<AppStatus>> = records.get(&Scope::System, app.as_str()).await?;
+        let mut known = self.locked();
+        match status {
+            Some(status) => drop(known.live.insert(app, live_of(status.value.instance))),
+            None => drop(known.live.remove(&app)),
+        }
+        Ok(())
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Known> {
+        // Nothing that panics runs under this lock.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn live_of(instance: Option<Instance>) -> Option<InstanceName> {
+    instance.map(|instance| instance.name)
+}
+
+/// True for what may change which instance an app should have.
+fn is_change(event: &Event) -> bool {
+    use Output::{Routed, Withdrawn};
+    matches!(
+        event,
+        Event::Finished { output: Routed { .. } | Withdrawn { .. }, .. }
+            | Event::Ended { .. }
+            | Event::AppCreated { .. }
+            | Event::AppDeleted { .. }
+    )
+}
+
+/// True if something has to be done for an app that nothing is under way for.
+fn is_drifted(status: Option<&AppStatus>, instances: &[&Instance]) -> bool {
+    if status.is_some_and(|status| status.active.is_some() || !status.queue.is_empty()) {
+        return false;
+    }
+    let live = status.and_then(|status| status.instance.as_ref());
+    instances.iter().any(|instance| live.is_none_or(|live| live.name != instance.name))
+}
