@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -121,10 +120,7 @@ impl Engine {
                     if !is_empty {
                         continue;
                     }
-                    let now = self.services.clock.now();
-                    let until_due =
-                        next_due.map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
-                    until_due.map_or(POLL, |wait| wait.min(POLL))
+                    next_due.map_or(POLL, |wait| wait.min(POLL))
                 }
                 Err(error) => {
                     tracing::warn!(?error, "no work can be claimed");
@@ -220,8 +216,8 @@ impl Engine {
             _ => error.message().to_owned(),
         };
         locked(&self.status).stuck.insert(app.to_owned(), reason);
-        let due = self.services.clock.now().checked_add(PARKED).unwrap_or(Timestamp::MAX);
-        let release = LeaseChange::Release { lease: lease.clone(), next: Some((WorkClass::Light, due)) };
+        let next = Some((WorkClass::Light, PARKED));
+        let release = LeaseChange::Release { lease: lease.clone(), next };
         let batch = Batch { fence: Some(lease.clone()), leases: vec![release], ..Batch::default() };
         if let Err(error) = self.services.store.commit(batch).await {
             // The lease runs out by itself.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::due_now;
 use super::services::Services;
 use crate::domain::{AppId, AppStatus, Deployment, Instance, InstanceName, OrgId};
 use crate::error::Result;
 use crate::pipeline::{Event, Output};
 use crate::records::{self, Versioned};
 use crate::runtime::Selector;
-use crate::store::{Batch, IndexRange, LeaseChange, Position, Scope, WorkClass};
+use crate::store::{Batch, IndexRange, Position, Scope};
 
 /// How often it looks: drift is repaired within 30 s of the engine answering.
 const LOOK: Duration = Duration::from_secs(10);
@@ -92,9 +93,8 @@ impl Warden {
     }
 
     async fn have_seen_to(&self, scope: Scope, app: &AppId) -> Result<()> {
-        let due = self.services.clock.now();
-        let schedule = LeaseChange::Schedule { key: app.to_string(), scope, class: WorkClass::Light, due };
-        self.services.store.commit(Batch { leases: vec![schedule], ..Batch::default() }).await.map(drop)
+        let batch = Batch { leases: vec![due_now(app, scope)], ..Batch::default() };
+        self.services.store.commit(batch).await.map(drop)
     }
 
     /// Brings what is known up to the records.

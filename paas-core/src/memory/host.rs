@@ -88,6 +88,7 @@ pub(super) struct State {
     pub(super) containers: BTreeMap<InstanceName, Container>,
     pub(super) networks: BTreeMap<OrgId, Option<Subnet>>,
     pub(super) foreign_names: BTreeSet<InstanceName>,
+    pub(super) held_images: BTreeSet<String>,
     pub(super) builds_running: usize,
     pub(super) builds_begun: u64,
     pub(super) containers_begun: u64,
@@ -164,6 +165,16 @@ impl MemoryHost {
     #[must_use]
     pub fn foreign_names(&self) -> Vec<InstanceName> {
         self.locked().foreign_names.iter().cloned().collect()
+    }
+
+    /// Uses an image for something that is not the platform's: it can't be removed.
+    pub fn hold_image(&self, image: &Image) {
+        self.locked().held_images.insert(image.digest.clone());
+    }
+
+    /// Ends what [`hold_image`](Self::hold_image) began.
+    pub fn release_image(&self, image: &Image) {
+        self.locked().held_images.remove(&image.digest);
     }
 
     /// Every instance, in the order of their names.

@@ -35,7 +35,8 @@ fn run(seed: u64, sabotage: Sabotage, is_told: bool) -> Result<Ending, String> {
 }
 
 fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
 /// Tries seeds on every core; answers the first that fails, and how.

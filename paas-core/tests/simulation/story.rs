@@ -21,6 +21,7 @@ use crate::world::{REPOSITORY, World, url};
 
 /// The apps: few, so that what happens to one happens at once.
 pub(crate) const NAMES: [&str; 4] = ["one", "two", "three", "four"];
+const SECOND: Duration = Duration::from_secs(1);
 /// How much happens before it calms down.
 const SCENES: usize = 40;
 /// The most servers at once.
@@ -55,7 +56,7 @@ pub(crate) async fn play(seed: u64, sabotage: Sabotage, is_told: bool) -> Result
     for _ in 0..SCENES {
         story.scene().await;
         let pause = story.pause();
-        story.watch_for(pause).await?;
+        story.watch_for(pause, SECOND).await?;
     }
     story.calm_down().await?;
     check::in_the_end(&story.world, &story.reader, &story.ledger).await?;
@@ -125,7 +126,7 @@ impl Story {
             96..97 => self.stop_engine(),
             97..98 => self.break_git(),
             98..99 => self.break_ingress(),
-            _ => {}
+            _ => self.jump(),
         }
     }
 
@@ -153,16 +154,16 @@ impl Story {
         Duration::from_millis(self.random.random_range(0..=*longest))
     }
 
-    async fn watch_for(&self, duration: Duration) -> Result<(), String> {
-        const LOOK: Duration = Duration::from_secs(1);
+    /// Lets time pass, and looks whether the promises hold every so often.
+    async fn watch_for(&self, duration: Duration, look: Duration) -> Result<(), String> {
         let mut left = duration;
         loop {
             check::now(&self.world, &self.reader, &self.ledger).await?;
             if left.is_zero() {
                 return Ok(());
             }
-            tokio::time::sleep(left.min(LOOK)).await;
-            left = left.saturating_sub(LOOK);
+            tokio::time::sleep(left.min(look)).await;
+            left = left.saturating_sub(look);
         }
     }
 
@@ -260,16 +261,16 @@ impl Story {
         self.world.ingress.fail_next(0);
         self.start_server().await;
         // Until the last user has gone, and every outage is over.
-        self.watch_for(PATIENCE * 12).await?;
+        self.watch_for(PATIENCE * 12, 10 * SECOND).await?;
         let began = tokio::time::Instant::now();
         while let Some(unrest) = check::unrest(&self.world, &self.reader).await {
             if began.elapsed() > QUIET_WITHIN {
                 return Err(format!("it never comes to an end: {unrest}"));
             }
-            self.watch_for(Duration::from_secs(5)).await?;
+            self.watch_for(5 * SECOND, SECOND).await?;
         }
         // What was left over is found and removed.
-        self.watch_for(DRIFT_WITHIN).await?;
+        self.watch_for(DRIFT_WITHIN, 10 * SECOND).await?;
         for server in &self.servers {
             server.platform.shutdown().await;
         }
