@@ -40,10 +40,23 @@ pub(crate) struct Warden {
 /// What the records say, as of a position in the feed: a look costs no read of a record while nothing changes.
 #[derive(Debug, Default)]
 struct Known {
-    /// The instance that each app should have.
-    live: BTreeMap<AppId, Option<InstanceName>>,
+    /// The instance that each app should have, if any.
+    live: BTreeMap<AppId, Live>,
     /// Up to where the feed was read; `None` before the first look.
     position: Option<Position>,
+}
+
+#[derive(Debug)]
+struct Live {
+    org: OrgId,
+    name: InstanceName,
+}
+
+impl Live {
+    fn of(status: &AppStatus) -> Option<Self> {
+        let instance = status.instance.as_ref()?;
+        Some(Self { org: status.org.clone(), name: instance.name.clone() })
+    }
 }
 
 impl Warden {
@@ -85,11 +98,15 @@ impl Warden {
     /// The apps whose instances are not what they are known to be.
     fn suspects(&self, instances: &[Instance]) -> BTreeSet<(OrgId, AppId)> {
         let known = self.locked();
-        let is_unneeded = |instance: &&Instance| {
-            known.live.get(&instance.app).cloned().flatten() != Some(instance.name.clone())
+        let is_live = |instance: &Instance| {
+            known.live.get(&instance.app).is_some_and(|live| live.name == instance.name)
         };
-        let unneeded = instances.iter().filter(is_unneeded);
-        unneeded.map(|instance| (instance.org.clone(), instance.app.clone())).collect()
+        let unneeded = instances.iter().filter(|instance| !is_live(instance));
+        let running = instances.iter().filter(|instance| instance.is_running());
+        let running: BTreeSet<_> = running.map(|instance| &instance.name).collect();
+        let down = known.live.iter().filter(|(_, live)| !running.contains(&live.name));
+        let unneeded = unneeded.map(|instance| (instance.org.clone(), instance.app.clone()));
+        unneeded.chain(down.map(|(app, live)| (live.org.clone(), app.clone()))).collect()
     }
 
     async fn have_seen_to(&self, scope: Scope, app: &AppId) -> Result<()> {
@@ -122,8 +139,9 @@ impl Warden {
         let position = records.newest_position().await?;
         let statuses: Vec<Versioned<AppStatus>> =
             records.all(&Scope::System, "id", IndexRange::all()).await?;
-        let live = statuses.into_iter().map(|status| (status.value.id, live_of(status.value.instance)));
-        *self.locked() = Known { live: live.collect(), position: Some(position) };
+        let live = statuses.iter().map(|status| &status.value);
+        let live = live.filter_map(|status| Some((status.id.clone(), Live::of(status)?))).collect();
+        *self.locked() = Known { live, position: Some(position) };
         Ok(())
     }
 
@@ -139,8 +157,8 @@ impl Warden {
         };
         let status: Option<Versioned<AppStatus>> = records.get(&Scope::System, app.as_str()).await?;
         let mut known = self.locked();
-        match status {
-            Some(status) => drop(known.live.insert(app, live_of(status.value.instance))),
+        match status.and_then(|status| Live::of(&status.value)) {
+            Some(live) => drop(known.live.insert(app, live)),
             None => drop(known.live.remove(&app)),
         }
         Ok(())
@@ -152,19 +170,12 @@ impl Warden {
     }
 }
 
-fn live_of(instance: Option<Instance>) -> Option<InstanceName> {
-    instance.map(|instance| instance.name)
-}
-
 /// True for what may change which instance an app should have.
 fn is_change(event: &Event) -> bool {
     use Output::{Routed, Withdrawn};
     matches!(
         event,
-        Event::Finished { output: Routed { .. } | Withdrawn { .. }, .. }
-            | Event::Ended { .. }
-            | Event::AppCreated { .. }
-            | Event::AppDeleted { .. }
+        Event::Finished { output: Routed { .. } | Withdrawn { .. }, .. } | Event::AppDeleted { .. }
     )
 }
 
@@ -174,5 +185,7 @@ fn is_drifted(status: Option<&AppStatus>, instances: &[&Instance]) -> bool {
         return false;
     }
     let live = status.and_then(|status| status.instance.as_ref());
-    instances.iter().any(|instance| live.is_none_or(|live| live.name != instance.name))
+    let is_live = |instance: &Instance| live.is_some_and(|live| live.name == instance.name);
+    instances.iter().any(|instance| !is_live(instance))
+        || (live.is_some() && !instances.iter().any(|instance| is_live(instance) && instance.is_running()))
 }

@@ -252,6 +252,12 @@ impl MemoryHost {
         self.notify();
     }
 
+    /// Removes a container, as somebody at the machine would.
+    pub fn remove(&self, name: &InstanceName) {
+        self.locked().containers.remove(name);
+        self.notify();
+    }
+
     /// Ends a program and starts it again, as an engine's restart policy would.
     pub fn restart(&self, name: &InstanceName) {
         let now = self.clock.elapsed();

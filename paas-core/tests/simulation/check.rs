@@ -41,7 +41,8 @@ pub(crate) async fn now(world: &World, reader: &Platform, ledger: &Ledger) -> Re
             MemoryAnswer::Instance(request) => {
                 let target = &request.target().instance;
                 let is_up = instances.iter().any(|one| one.name == *target && one.is_running());
-                if !is_up || !world.host.answers(request.target().address) {
+                let is_broken = ledger.entries().broken.contains(target);
+                if !is_broken && (!is_up || !world.host.answers(request.target().address)) {
                     return Err(format!("a request to {name} reaches {target}, which does not run"));
                 }
                 // Before its first release counts as live, it may be taken back.

@@ -125,7 +125,8 @@ impl Story {
             93..96 => self.pause_server(),
             96..97 => self.stop_engine(),
             97..98 => self.break_git(),
-            98..99 => self.break_ingress(),
+            98 if self.random.random_bool(0.5) => self.break_ingress(),
+            98 => self.break_instance(),
             _ => self.jump(),
         }
     }
@@ -135,6 +136,20 @@ impl Story {
         if self.is_told {
             println!("{:>10.3} {}", self.world.clock.elapsed().as_secs_f64(), what());
         }
+    }
+
+    /// A process crashes, or somebody removes its container.
+    fn break_instance(&mut self) {
+        let instances = self.world.host.instances();
+        let Some(instance) = instances.choose(&mut self.random) else { return };
+        let is_removed = self.random.random_bool(0.5);
+        self.tell(|| format!("{} breaks; it is removed: {is_removed}", instance.name));
+        if is_removed {
+            self.world.host.remove(&instance.name);
+        } else {
+            self.world.host.crash(&instance.name, 1);
+        }
+        self.ledger.entries().broken.insert(instance.name.clone());
     }
 
     fn break_ingress(&mut self) {

@@ -17,7 +17,7 @@ use super::effects::{Effects, FOREIGN_NAME, Performed, Scratch, Work};
 use super::hub::{Hub, Watch};
 use super::journal::{Extra, Journal};
 use super::services::Services;
-use crate::domain::{App, AppId, AppStatus, OperationKind, Step};
+use crate::domain::{App, AppId, AppStatus, DeploymentId, OperationKind, Step};
 use crate::error::{Error, Failure, Kind, Result};
 use crate::pipeline::{Action, Event, Outcome, Output, Phase, State};
 use crate::records::{self, Versioned};
@@ -57,12 +57,10 @@ impl Worker {
         loop {
             let status: Option<Versioned<AppStatus>> =
                 self.services.records().get(&lease.scope, app.as_str()).await?;
-            let status = status.map(|status| status.value);
-            let next =
-                status.as_ref().and_then(|status| status.active.as_ref().or(status.queue.first()).cloned());
+            let next = status.as_ref().and_then(|status| next_of(&status.value));
             let Some(id) = next else {
-                self.tend(&mut lease, &app, status.as_ref()).await?;
-                return self.release(&lease, None).await;
+                let again = self.tend(&mut lease, &app, status).await?;
+                return self.release(&lease, again.map(|after| (WorkClass::Light, after))).await;
             };
             let Some(mut journal) = Journal::load(self.services.clone(), lease.clone(), &app, &id).await?
             else {
@@ -359,6 +357,11 @@ impl Drive<'_> {
         let append = records::append(scope, stream, version, self.services().clock.now(), &[event])?;
         Ok((writes, vec![append]))
     }
+}
+
+/// The operation that is under way, or comes next.
+fn next_of(status: &AppStatus) -> Option<DeploymentId> {
+    status.active.as_ref().or(status.queue.first()).cloned()
 }
 
 /// True if the operation is to stop and still can.
