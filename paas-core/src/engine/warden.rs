@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::due_now;
@@ -17,6 +18,8 @@ use crate::store::{Batch, IndexRange, Position, Scope};
 
 /// How often it looks: drift is repaired within 30 s of the engine answering.
 const LOOK: Duration = Duration::from_secs(10);
+/// The least time between two looks, however much ends.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long one look may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The most events that are read at once.
@@ -25,7 +28,7 @@ const PAGE: usize = 500;
 /// Compares instances with what the records say.
 ///
 /// # Flow
-/// Every [`LOOK`] it lists the engine's instances, all in one call, and compares them with what it knows the records to
+/// Every [`LOOK`], and when the engine hints that one ended, it lists the engine's instances, all in one call, and compares them with what it knows the records to
 /// say; for an app where they differ it reads the record itself. What is still wrong then, and has nothing under way,
 /// becomes due work: a worker sees to it under the app's lease, so that no two servers do, and no operation beside.
 ///
@@ -66,14 +69,38 @@ impl Warden {
 
     /// Looks until `stop`.
     pub(crate) async fn run(&self, stop: CancellationToken) {
+        let clock = &self.services.clock;
+        let mut endings = None;
         loop {
+            if endings.is_none() {
+                // Before the look: what ends meanwhile is heard of. Without hints, it looks all the same.
+                let context = self.services.context().with_budget(PATIENCE);
+                endings = self.services.runtime.endings(&context).await.ok();
+            }
             if let Err(error) = self.look().await {
                 tracing::debug!(?error, "the warden can't look now");
             }
+            let ending = async {
+                match &mut endings {
+                    Some(hints) => hints.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.services.clock.sleep(LOOK) => {}
+                ending = ending => {
+                    if ending.is_none() {
+                        endings = None;
+                    }
+                    // Much that ends at once is one look.
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        () = clock.sleep(PAUSE) => {}
+                    }
+                }
+                () = clock.sleep(LOOK) => {}
             }
         }
     }

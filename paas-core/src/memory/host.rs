@@ -283,6 +283,12 @@ impl MemoryHost {
         self.locked().images.clear();
     }
 
+    /// The instances that run now.
+    pub(super) fn running(&self) -> BTreeSet<InstanceName> {
+        let running = self.instances().into_iter().filter(Instance::is_running);
+        running.map(|instance| instance.name).collect()
+    }
+
     /// Fails for a cancelled call, and while the engine is out.
     pub(super) fn admit(&self, context: &Context, operation: &'static str) -> Result<()> {
         if context.is_cancelled() {

@@ -235,6 +235,23 @@ impl ContainerRuntime for MemoryRuntime {
         Ok(follow(reader, first))
     }
 
+    async fn endings(&self, context: &Context) -> Result<BoxStream<'static, ()>> {
+        self.host.admit(context, "memory.endings")?;
+        let watching = (self.host.clone(), self.host.changes(), self.host.running());
+        let endings = futures::stream::unfold(watching, |(host, mut changes, mut before)| async move {
+            loop {
+                changes.changed().await;
+                let running = host.running();
+                let has_ended = !before.is_subset(&running);
+                before = running;
+                if has_ended {
+                    return Some(((), (host, changes, before)));
+                }
+            }
+        });
+        Ok(endings.boxed())
+    }
+
     async fn ping(&self, context: &Context) -> Result<()> {
         self.host.admit(context, "memory.ping")
     }

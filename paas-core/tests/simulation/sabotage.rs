@@ -217,6 +217,10 @@ impl ContainerRuntime for FreshNames {
         self.runtime.output(context, name, options).await
     }
 
+    async fn endings(&self, context: &Context) -> Result<BoxStream<'static, ()>> {
+        self.runtime.endings(context).await
+    }
+
     async fn ping(&self, context: &Context) -> Result<()> {
         self.runtime.ping(context).await
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::query_parameters as query;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use paas_core::{
     Addressing, ContainerRuntime, Context, Error, Fault, Instance, InstanceName, InstanceSpec, Kind, OrgId,
@@ -195,6 +196,20 @@ impl DockerRuntime {
         }
     }
 
+    /// Gives the operation's container its name back, when somebody renamed it: it has the address. False if there is none.
+    async fn adopt(&self, context: &Context, spec: &InstanceSpec) -> Result<bool> {
+        const OPERATION: &str = "docker.rename_container";
+        let filters = self.engine.filters(&[(label::DEPLOYMENT, spec.deployment.as_str())]);
+        let options = query::ListContainersOptionsBuilder::new().filters(&filters).build();
+        let call = self.engine.docker().list_containers(Some(options));
+        let running = self.engine.call(context, OPERATION, call).await?;
+        let Some(id) = running.into_iter().find_map(|container| container.id) else { return Ok(false) };
+        let options = query::RenameContainerOptionsBuilder::new().name(spec.name.as_str()).build();
+        let call = self.engine.docker().rename_container(&id, options);
+        self.engine.effect(context, OPERATION, call).await?;
+        Ok(true)
+    }
+
     /// Starts a created container and answers what it is then.
     async fn started(&self, context: &Context, spec: &InstanceSpec, id: &str) -> Result<Instance> {
         const OPERATION: &str = "docker.ensure_container";
@@ -233,8 +248,12 @@ impl ContainerRuntime for DockerRuntime {
                 if let Err(left) = self.remove_by_id(&uncancelled, "docker.remove_container", &id).await {
                     tracing::warn!(error = ?left, name = %spec.name, "a container that did not start is left");
                 }
+                let is_taken = error.reason() == Some(container::ADDRESS_TAKEN);
+                if is_taken && self.adopt(context, spec).await? {
+                    continue;
+                }
                 let is_other_port_possible = spec.placement == Placement::Chosen && tries_left > 0;
-                if is_other_port_possible && error.reason() == Some(container::ADDRESS_TAKEN) {
+                if is_other_port_possible && is_taken {
                     continue;
                 }
                 return Err(error);
@@ -334,6 +353,21 @@ impl ContainerRuntime for DockerRuntime {
             Some(id) => Ok(output::read(&self.engine, &id, options)),
             None => Err(Error::not_found(OPERATION, "there is no such instance").fault(Fault::Platform)),
         }
+    }
+
+    async fn endings(&self, context: &Context) -> Result<BoxStream<'static, ()>> {
+        const OPERATION: &str = "docker.events";
+        if context.is_cancelled() {
+            return Err(Error::cancelled(OPERATION));
+        }
+        let mut filters = self.engine.filters(&[]);
+        filters.insert("type".to_owned(), vec!["container".to_owned()]);
+        filters.insert("event".to_owned(), vec!["die".to_owned(), "destroy".to_owned(), "rename".to_owned()]);
+        let options = query::EventsOptionsBuilder::new().filters(&filters).build();
+        // It lasts until the engine ends it: whoever reads then asks again.
+        let docker = self.engine.docker().clone().with_timeout(Duration::from_secs(24 * 60 * 60));
+        let events = docker.events(Some(options)).take_while(|event| std::future::ready(event.is_ok()));
+        Ok(events.map(|_| ()).boxed())
     }
 
     async fn ping(&self, context: &Context) -> Result<()> {

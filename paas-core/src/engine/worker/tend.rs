@@ -104,8 +104,15 @@ impl Tending<'_> {
         let live = self.status.as_ref().and_then(|status| status.value.instance.clone());
         let is_live = |instance: &&Instance| live.as_ref().is_some_and(|live| live.name == instance.name);
         if let Some(live) = &live {
-            let found = instances.iter().find(is_live).map(|found| &found.state);
-            if let Err(error) = self.see_to_live(context, live, found).await? {
+            let mut found = instances.iter().find(is_live).map(|found| found.state.clone());
+            if matches!(found, Some(InstanceState::Exited { .. })) {
+                // A list does not tell everything about an end.
+                found = match self.worker.services.runtime.inspect(context, &live.name).await {
+                    Ok(instance) => instance.map(|instance| instance.state),
+                    Err(error) => return Ok(Err(error)),
+                };
+            }
+            if let Err(error) = self.see_to_live(context, live, found.as_ref()).await? {
                 return Ok(Err(error));
             }
         }
