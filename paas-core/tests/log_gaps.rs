@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use paas_core::memory::{Program, ProgramExit, Script};
+use paas_core::testing::chaos::{Chaos, ChaosPlan};
 use paas_core::{AppId, InstanceName, LogPage, LogQuery, LogSource, LogStore, NewLogLine, Platform, Result};
 use world::{World, live, new_app};
 
@@ -121,6 +122,22 @@ impl LogStore for Failing {
     async fn remove(&self, app: &AppId) -> Result<()> {
         self.logs.remove(app).await
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_complete_when_its_operation_is_over_however_slow_the_disk() {
+    let world = World::new();
+    let build_output: Vec<String> = (0..1500).map(|number| format!("line {number}")).collect();
+    world.push_scripted("one", Script { build_output: build_output.clone(), ..Script::default() });
+    let late = ChaosPlan { delay_percent: 100, longest_delay: Duration::from_secs(10), ..ChaosPlan::calm() };
+    let logs = Chaos::new(world.logs.clone(), world.clock.clone(), 1, late);
+    let platform = world.builder().logs(Arc::new(logs)).start().await.unwrap();
+    let deployment = platform.apps().create(new_app("hello")).await.unwrap().deployment.unwrap();
+    deployment.outcome().await.unwrap();
+    let app = deployment.get().await.unwrap().app;
+    let query = LogQuery { source: Some(LogSource::Build), limit: LogQuery::MAX_LIMIT, ..LogQuery::of(app) };
+    let stored = world.logs.read(&query).await.unwrap().lines;
+    assert_eq!(stored.into_iter().map(|line| line.text).collect::<Vec<_>>(), build_output);
 }
 
 #[tokio::test(start_paused = true)]

@@ -169,6 +169,8 @@ impl Drive<'_> {
     }
 
     async fn let_go(&self, class: WorkClass, after: Duration) -> Result<Turn> {
+        // Another worker goes on: what this one wrote comes before what that one does.
+        self.log.flush().await;
         self.worker.release(self.journal.lease(), Some((class, after))).await?;
         Ok(Turn::Released)
     }
@@ -275,8 +277,9 @@ impl Drive<'_> {
         let busy_millis = millis(busy);
         let lease = self.journal.lease().clone();
         let frees_slot = step == Step::Build && lease.class == WorkClass::Build;
-        if step == Step::Route {
-            // It is settled with this commit: who reads its log then finds every line.
+        if step == Step::Route || frees_slot {
+            // With this commit it is settled, or another worker goes on and settles it: who reads its log then finds
+            // every line.
             self.log.flush().await;
         }
         let make = |state: &State, _: &AppStatus| {
