@@ -1,5 +1,6 @@
 //! Moving from a SQLite file to PostgreSQL.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use futures::{TryStreamExt, pin_mut};
@@ -102,6 +103,20 @@ enum Value {
     Null,
     Number(i64),
     Bytes(Vec<u8>),
+}
+
+impl Value {
+    fn number(&self) -> Option<i64> {
+        if let Self::Number(number) = self { Some(*number) } else { None }
+    }
+
+    fn bytes(&self) -> Option<&[u8]> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    fn size(&self) -> usize {
+        self.bytes().map_or(size_of::<i64>(), <[u8]>::len)
+    }
 }
 
 /// Some rows of one table.
@@ -219,7 +234,7 @@ fn read_table(
         };
         let values = (0..table.columns.len()).map(value).collect::<rusqlite::Result<Vec<_>>>()?;
         sum.add(&values);
-        bytes += values.iter().map(size).sum::<usize>();
+        bytes += values.iter().map(Value::size).sum::<usize>();
         chunk.push(values);
         if chunk.len() >= CHUNK_ROWS || bytes >= CHUNK_BYTES {
             // Without a receiver the copy has failed already.
@@ -231,33 +246,17 @@ fn read_table(
     Ok(sum)
 }
 
-fn size(value: &Value) -> usize {
-    match value {
-        Value::Bytes(bytes) => bytes.len(),
-        Value::Null | Value::Number(_) => size_of::<i64>(),
-    }
-}
-
 async fn insert(connection: &Connection, Chunk { table, rows }: &Chunk) -> Result<()> {
     type Parameter<'a> = Box<dyn ToSql + Sync + Send + 'a>;
     let mut parameters: Vec<Parameter<'_>> = Vec::with_capacity(table.columns.len());
     for (at, column) in table.columns.iter().enumerate() {
         let values = rows.iter().filter_map(|row| row.get(at));
-        let bytes = |value| match value {
-            &Value::Bytes(ref bytes) => Some(bytes.as_slice()),
-            Value::Null | Value::Number(_) => None,
-        };
         parameters.push(match column {
-            Number => Box::new(
-                values
-                    .map(|value| if let Value::Number(number) = value { Some(*number) } else { None })
-                    .collect::<Vec<_>>(),
-            ),
-            Bytes => Box::new(values.map(bytes).collect::<Vec<_>>()),
+            Number => Box::new(values.map(Value::number).collect::<Vec<_>>()),
+            Bytes => Box::new(values.map(Value::bytes).collect::<Vec<_>>()),
             Text => {
-                let text =
-                    |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-                Box::new(values.map(bytes).map(text).collect::<Vec<_>>())
+                let text = |value| Value::bytes(value).map(String::from_utf8_lossy);
+                Box::new(values.map(text).map(|text| text.map(Cow::into_owned)).collect::<Vec<_>>())
             }
         });
     }
