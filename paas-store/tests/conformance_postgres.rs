@@ -1,4 +1,5 @@
 //! The state store on PostgreSQL keeps every promise of the trait.
+#![cfg(feature = "postgres")]
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,5 +1,5 @@
 //! Moving from a SQLite file to PostgreSQL.
-#![cfg(feature = "sqlite")]
+#![cfg(all(feature = "postgres", feature = "sqlite"))]
 #![allow(clippy::unwrap_used, clippy::panic)] // test code
 
 mod support;

@@ -1,4 +1,5 @@
 //! A connection that is lost at any point of a commit: what is answered is true, and nothing happens twice.
+#![cfg(feature = "postgres")]
 #![allow(clippy::unwrap_used, clippy::panic)] // test code
 
 mod support;

@@ -1,4 +1,5 @@
 //! Several stores on one database, what is refused at opening, and what others see.
+#![cfg(feature = "postgres")]
 #![allow(clippy::unwrap_used, clippy::panic)] // test code
 
 mod support;

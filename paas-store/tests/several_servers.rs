@@ -1,4 +1,5 @@
 //! Several servers on one PostgreSQL: one dies, one sleeps past its leases and wakes up.
+#![cfg(feature = "postgres")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
 
 mod support;

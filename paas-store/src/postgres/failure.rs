@@ -25,22 +25,9 @@ pub(super) enum Failure {
     /// A row can't be read.
     #[error("a row can't be read")]
     Damaged(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The database can't be used by this program.
-    #[error("{0}")]
-    Unfit(#[from] Unfit),
-}
-
-/// Why a database can't be used by this program.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unfit {
-    #[error("its schema has version {found}, this program knows up to {known}")]
-    Newer { found: i32, known: i32 },
-    #[error("PostgreSQL {0} is too old")]
-    OldServer(String),
-    #[error("it is not empty")]
-    NotEmpty,
-    #[error("what was written is not what is there: {0}")]
-    Differs(&'static str),
+    /// The database can't be used for this.
+    #[error("{message}")]
+    Unfit { message: String, hint: &'static str },
 }
 
 impl From<tokio_postgres::Error> for Failure {
@@ -78,7 +65,7 @@ impl Failure {
             _ => None,
         };
         let (retry, message, hint) = match (&**self, cause.and_then(tokio_postgres::Error::code)) {
-            (Self::Unfit(unfit), _) => (Retry::Permanent, unfit.message(), unfit.hint()),
+            (Self::Unfit { message, hint }, _) => (Retry::Permanent, message.clone(), *hint),
             (Self::Damaged(_), _) => damaged(),
             (_, Some(code)) => refused(code),
             (Self::Unreachable(_), None) => (
@@ -113,26 +100,6 @@ fn damaged() -> (Retry, String, &'static str) {
     (Retry::Permanent, "the database is damaged".to_owned(), "restore it from a backup")
 }
 
-impl Unfit {
-    fn message(&self) -> String {
-        match self {
-            Self::Newer { .. } => format!("the database was written by a newer version: {self}"),
-            Self::OldServer(_) => self.to_string(),
-            Self::NotEmpty => "the database holds a platform's state already".to_owned(),
-            Self::Differs(_) => format!("the copy failed: {self}"),
-        }
-    }
-
-    fn hint(&self) -> &'static str {
-        match self {
-            Self::Newer { .. } => "start the newer version, or restore a backup from before the upgrade",
-            Self::OldServer(_) => "use PostgreSQL 14 or newer",
-            Self::NotEmpty => "nothing was changed: copy into a new database",
-            Self::Differs(_) => "nothing was kept: copy again",
-        }
-    }
-}
-
 fn refused(code: &SqlState) -> (Retry, String, &'static str) {
     let (retry, message, hint) = match code.code() {
         "53100" => (
@@ -161,7 +128,7 @@ fn refused(code: &SqlState) -> (Retry, String, &'static str) {
             "the database's user is not allowed to do this",
             "let it create a schema in the database, or own the schema `paas`",
         ),
-        "42P01" | "42703" | "42883" | "3F000" => (
+        "42P01" | "42703" | "42883" | "3F000" | "42P07" | "42723" => (
             Retry::Permanent,
             "the database's tables are not as this program made them",
             "restore it from a backup, or use an empty database",

@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::connect::{Connection, Connector};
-use super::failure::{Failure, Result, Unfit};
+use super::failure::{Failure, Result};
 use super::schema;
 
 const OPERATION: &str = "postgres.import";
@@ -191,7 +191,11 @@ async fn begin(connection: &Connection) -> Result<()> {
     connection.batch(begin).await?;
     let is_used = "SELECT EXISTS (SELECT FROM paas.records) OR EXISTS (SELECT FROM paas.events)
         OR EXISTS (SELECT FROM paas.work)";
-    if schema::one(connection, is_used).await? { Err(Unfit::NotEmpty.into()) } else { Ok(()) }
+    if schema::one(connection, is_used).await? {
+        let message = "the database holds a platform's state already".to_owned();
+        return Err(Failure::Unfit { message, hint: "nothing was changed: copy into a new database" });
+    }
+    Ok(())
 }
 
 /// Reads the whole file, which nobody else has open meanwhile.
@@ -269,7 +273,8 @@ async fn insert(connection: &Connection, Chunk { table, rows }: &Chunk) -> Resul
 async fn finish(connection: &Connection, source: &Source) -> Result<()> {
     for (table, expected) in TABLES.iter().zip(&source.sums) {
         if !expected.is_same(&sum(connection, table).await?) {
-            return Err(Unfit::Differs(table.name).into());
+            let message = format!("the copy failed: what was written to {} is not what is there", table.name);
+            return Err(Failure::Unfit { message, hint: "nothing was kept: copy again" });
         }
     }
     let numbers = "SELECT setval('paas.fences', $1), setval('paas.positions', greatest(max(position), 1))

@@ -1,7 +1,7 @@
 //! The tables, and how older databases get them.
 
 use super::connect::Connection;
-use super::failure::{Failure, Result, Unfit};
+use super::failure::{Failure, Result};
 
 /// Each step brings a database from the version of its index to the next. A step that was released never changes.
 const MIGRATIONS: &[&[&str]] = &[&[
@@ -33,7 +33,11 @@ pub(super) async fn migrate(connection: &Connection) -> Result<()> {
     let steps = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..));
     let Some(steps) = steps else {
         let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
-        return Err(Unfit::Newer { found, known }.into());
+        let versions = format!("its schema has version {found}, this program knows up to {known}");
+        return Err(Failure::Unfit {
+            message: format!("the database was written by a newer version: {versions}"),
+            hint: "start the newer version, or restore a backup from before the upgrade",
+        });
     };
     for part in steps.iter().flat_map(|step| *step) {
         connection.batch(part).await?;
@@ -47,9 +51,9 @@ pub(super) async fn migrate(connection: &Connection) -> Result<()> {
 async fn check_server(connection: &Connection) -> Result<()> {
     let number: i32 = one(connection, "SELECT current_setting('server_version_num')::integer").await?;
     if number < OLDEST_SERVER {
-        return Err(
-            Unfit::OldServer(one(connection, "SELECT current_setting('server_version')").await?).into()
-        );
+        let version: String = one(connection, "SELECT current_setting('server_version')").await?;
+        let message = format!("PostgreSQL {version} is too old");
+        return Err(Failure::Unfit { message, hint: "use PostgreSQL 14 or newer" });
     }
     if one::<String>(connection, "SELECT current_setting('fsync')").await? == "off" {
         tracing::warn!(
