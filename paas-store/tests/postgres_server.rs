@@ -1,6 +1,6 @@
 //! Several stores on one database, what is refused at opening, and what others see.
 #![cfg(feature = "postgres")]
-#![allow(clippy::unwrap_used, clippy::panic)] // test code
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test code
 
 mod support;
 
@@ -14,7 +14,7 @@ use paas_core::{
     StreamId, SystemClock, UniqueReach, WorkClass, Write,
 };
 use paas_store::PostgresStore;
-use support::{Database, folder};
+use support::{Database, PORT, folder};
 
 fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())
@@ -242,13 +242,9 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 #[tokio::test]
 async fn what_is_wrong_with_a_connection_is_told_without_the_password() {
     let database = Database::new().await;
-    let server = database.connect().await;
-    let role =
-        "DO $$ BEGIN CREATE ROLE locked LOGIN PASSWORD 'right'; EXCEPTION WHEN duplicate_object THEN END $$";
-    server.batch_execute(role).await.unwrap();
     let host = folder();
     let host = host.display();
-    let with = |rest: String| format!("host={host} {rest}");
+    let with = |rest: String| format!("host={host} port={PORT} {rest}");
     for (url, is_transient, expected) in [
         (
             with(format!("user=locked password=secret dbname={}", database.name)),
@@ -277,7 +273,49 @@ async fn what_is_wrong_with_a_connection_is_told_without_the_password() {
 #[tokio::test]
 async fn tls_is_insisted_on_where_it_is_asked_for() {
     let database = Database::new().await;
+    // To the server it is a Unix socket, on which there is none.
     let proxy = support::proxy::Proxy::start().await;
     let error = refused(&format!("{} sslmode=require", proxy.url(&database))).await;
     assert!(format!("{error:?}").to_lowercase().contains("tls"), "{error:?}");
+}
+
+/// Tells the process that a test starts of itself which certificate it may trust.
+const TRUSTED: &str = "SSL_CERT_FILE";
+const AS_CHILD: &str = "PAAS_TEST_TLS";
+
+/// In a process of its own, since it is by the environment that the system's authorities are found.
+#[tokio::test]
+async fn the_servers_certificate_and_name_are_verified() {
+    let name = std::env::var(AS_CHILD);
+    if let Ok(name) = name {
+        return open_encrypted(&name).await;
+    }
+    let database = Database::new().await;
+    let server = database.connect().await;
+    server.batch_execute(&format!("GRANT CREATE ON DATABASE {} TO locked", database.name)).await.unwrap();
+    let own = folder().join("server.crt");
+    let other = std::path::PathBuf::from("/etc/ssl/certs/ca-certificates.crt");
+    for (trusted, host, expected) in [
+        (&own, "localhost", "opened true"),
+        (&other, "localhost", "refused"),
+        // It is not the name that the certificate is for.
+        (&own, "127.0.0.1", "refused"),
+    ] {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_servers_certificate_and_name_are_verified", "--nocapture"])
+            .env(TRUSTED, trusted)
+            .env(AS_CHILD, format!("host={host} dbname={}", database.name))
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&child.stdout);
+        assert!(output.contains(expected), "{trusted:?} {host}: {output}");
+    }
+}
+
+async fn open_encrypted(place: &str) {
+    let url = format!("{place} port={PORT} user=locked password=right sslmode=require");
+    match PostgresStore::open(&url, clock()).await {
+        Err(error) => println!("refused {error:?}"),
+        Ok(store) => println!("opened {}", store.ping().await.is_ok()),
+    }
 }

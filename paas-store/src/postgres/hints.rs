@@ -97,11 +97,12 @@ fn payloads(from: i64, changes: impl Iterator<Item = Change>) -> Vec<String> {
     let mut bytes = 0;
     for (stream, version) in streams {
         // A byte takes six at most, as `\u0000`; the number and what is around it, less than forty.
-        bytes += 6 * stream.as_str().len() + 40;
-        if bytes > PAYLOAD {
+        let needed = 6 * stream.as_str().len() + 40;
+        if bytes + needed > PAYLOAD {
             bytes = 0;
             all.push(News { from, work: false, streams: Vec::new() });
         }
+        bytes += needed;
         if let Some(news) = all.last_mut() {
             news.streams.push((stream, version));
         }

@@ -3,7 +3,7 @@
 
 pub mod proxy;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,21 +11,29 @@ use paas_core::Clock;
 use paas_store::{PostgresOptions, PostgresStore};
 use tokio_postgres::{Client, NoTls};
 
-/// The folder of the server's socket; see `examples/setup/postgres.sh`.
+/// The server's port, and a part of its socket's name.
+pub const PORT: u16 = 54320;
+
+/// The folder of the server's socket and certificate; see `examples/setup/postgres.sh`.
 pub fn folder() -> PathBuf {
     let named = std::env::var_os("PAAS_TEST_POSTGRES").map(PathBuf::from);
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
     let usual = [Some("/var/lib/paas-postgres".into()), cache.map(|cache| cache.join("paas/postgres"))];
     let mut folders = named.into_iter().chain(usual.into_iter().flatten());
-    match folders.find(|folder| folder.join(".s.PGSQL.5432").exists()) {
+    match folders.find(|folder| socket(folder).exists()) {
         Some(folder) => folder,
         None => panic!("no PostgreSQL for tests runs here: start it with examples/setup/postgres.sh"),
     }
 }
 
+/// The server's socket in its folder.
+pub fn socket(folder: &Path) -> PathBuf {
+    folder.join(format!(".s.PGSQL.{PORT}"))
+}
+
 fn url_of(database: &str) -> String {
-    format!("host={} user=postgres dbname={database}", folder().display())
+    format!("host={} port={PORT} user=postgres dbname={database}", folder().display())
 }
 
 /// An own connection, beside the store's.

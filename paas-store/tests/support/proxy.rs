@@ -47,7 +47,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let orders = Arc::new(Mutex::new(Orders::default()));
-        let socket = super::folder().join(".s.PGSQL.5432");
+        let socket = super::socket(&super::folder());
         let accepting = tokio::spawn({
             let orders = Arc::clone(&orders);
             async move {
