@@ -142,6 +142,65 @@ async fn leases_and_slots_are_shared_by_all_servers() {
     assert_eq!(leases.iter().map(|lease| &lease.key).collect::<BTreeSet<_>>().len(), 30);
 }
 
+/// Waits until somebody waits for a turn, unless `call` ends before.
+async fn waits<T>(server: &tokio_postgres::Client, call: &tokio::task::JoinHandle<T>) {
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    while server.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(!call.is_finished(), "it did not wait for its turn");
+        SystemClock::new().sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Another server has its position, but is not done: nobody gets a later one, or a reader would never see the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_take_turns() {
+    let database = Database::new().await;
+    let store = Arc::new(database.store(clock()).await);
+    let (mut other, server) = (database.connect().await, database.connect().await);
+    let transaction = other.transaction().await.unwrap();
+    let commit =
+        "SELECT paas.commit_batch(NULL, 0, 0, 1, NULL, NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+        '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{other}', '{system}', '{0}', '{0}', '{1}', '{event}',
+        '{}', '{}', '{}', '{}', '{}', '{}')";
+    transaction.batch_execute(commit).await.unwrap();
+    let own = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.commit(appends(vec![append("own", 0)])).await }
+    });
+    waits(&server, &own).await;
+    assert!(store.feed(&Scope::System, Position(0), 10).await.unwrap().is_empty());
+    transaction.commit().await.unwrap();
+    own.await.unwrap().unwrap();
+    let feed = store.feed(&Scope::System, Position(0), 10).await.unwrap();
+    assert_eq!(feed.iter().map(|event| event.stream.as_str()).collect::<Vec<_>>(), ["other", "own"]);
+}
+
+/// Another server has taken all slots, but is not done: nobody counts them as free.
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_take_turns() {
+    let database = Database::new().await;
+    let store = Arc::new(database.store(clock()).await);
+    for number in 0..4 {
+        store.commit(schedule(&format!("b{number}"), WorkClass::Build)).await.unwrap();
+    }
+    let (mut other, server) = (database.connect().await, database.connect().await);
+    let transaction = other.transaction().await.unwrap();
+    let claim_all = "SELECT FROM paas.claim_work(NULL, 'other', '{build}', '{9}', '{2}', 60000000000)";
+    assert_eq!(
+        transaction.query(claim_all, &[]).await.unwrap().len(),
+        3,
+        "two leases, and when to come back"
+    );
+    let own = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.claim(&claim(WorkClass::Build, 9, Some(2), Duration::from_secs(60))).await }
+    });
+    waits(&server, &own).await;
+    transaction.commit().await.unwrap();
+    assert!(own.await.unwrap().unwrap().leases.is_empty());
+}
+
 /// By the database's clock: how the servers' own are set does not matter.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_servers_work_is_taken_over_when_its_lease_ends() {
