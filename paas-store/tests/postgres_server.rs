@@ -1,6 +1,6 @@
-//! Several stores on one database, what is refused at opening, and what others see.
+//! Several stores on one database: what they share, and how they take turns.
 #![cfg(feature = "postgres")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test code
+#![allow(clippy::unwrap_used, clippy::panic)] // test code
 
 mod support;
 
@@ -10,21 +10,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use paas_core::{
-    Append, Batch, Change, Claim, Clock, Error, Expect, Keys, Kind, LeaseChange, Position, Scope, StateStore,
+    Append, Batch, Change, Claim, Clock, Expect, Keys, Kind, LeaseChange, Position, Scope, StateStore,
     StreamId, SystemClock, UniqueReach, WorkClass, Write,
 };
-use paas_store::PostgresStore;
-use support::{Database, PORT, folder};
+use support::Database;
 
 fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())
-}
-
-async fn refused(url: &str) -> Error {
-    let error = PostgresStore::open(url, clock()).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
-    assert!(error.hinted().is_some(), "{error:?}");
-    error
 }
 
 fn append(stream: &str, expect: u64) -> Append {
@@ -282,99 +274,4 @@ async fn hints_reach_the_other_servers() {
         count += 1;
     }
     assert_eq!(count, names.len() + 1);
-}
-
-#[tokio::test]
-async fn a_newer_schema_is_refused_and_left_alone() {
-    let database = Database::new().await;
-    let store = database.store(clock()).await;
-    store.close().await;
-    let server = database.connect().await;
-    server.batch_execute("UPDATE paas.schema_version SET version = 99").await.unwrap();
-    let error = refused(&database.url()).await;
-    assert!(error.message().contains("newer version") && error.message().contains("99"), "{error:?}");
-    assert!(!error.is_transient());
-    let version = server.query_one("SELECT version FROM paas.schema_version", &[]).await.unwrap();
-    assert_eq!(version.get::<_, i32>(0), 99);
-}
-
-#[tokio::test]
-async fn what_is_wrong_with_a_connection_is_told_without_the_password() {
-    let database = Database::new().await;
-    let host = folder();
-    let host = host.display();
-    let with = |rest: String| format!("host={host} port={PORT} {rest}");
-    for (url, is_transient, expected) in [
-        (
-            with(format!("user=locked password=secret dbname={}", database.name)),
-            false,
-            "user or the password",
-        ),
-        (with("user=postgres password=secret dbname=there_is_none".to_owned()), false, "no such database"),
-        // This user may not make a schema.
-        (with(format!("user=locked password=right dbname={}", database.name)), false, "not allowed"),
-        ("host=/nowhere user=postgres password=secret".to_owned(), true, "can't be reached"),
-        ("postgresql://u:secret@127.0.0.1:1/paas".to_owned(), true, "can't be reached"),
-        ("postgresql://u:secret@host:notaport/paas".to_owned(), false, "URL can't be understood"),
-        ("postgresql://u@host/paas?passsword=secret".to_owned(), false, "URL can't be understood"),
-    ] {
-        let error = refused(&url).await;
-        assert!(error.message().contains(expected), "{error:?}");
-        assert_eq!(error.is_transient(), is_transient, "{error:?}");
-        assert!(!format!("{error:?} {error}").contains("secret"), "{error:?}");
-    }
-    let store = PostgresStore::open(&format!("{} password=secret", database.url()), clock()).await.unwrap();
-    let shown = format!("{store:?}");
-    assert!(shown.contains(&database.name) && !shown.contains("secret"), "{shown}");
-}
-
-/// A server that speaks no TLS is not spoken to in the open.
-#[tokio::test]
-async fn tls_is_insisted_on_where_it_is_asked_for() {
-    let database = Database::new().await;
-    // To the server it is a Unix socket, on which there is none.
-    let proxy = support::proxy::Proxy::start().await;
-    let error = refused(&format!("{} sslmode=require", proxy.url(&database))).await;
-    assert!(format!("{error:?}").to_lowercase().contains("tls"), "{error:?}");
-}
-
-/// Tells the process that a test starts of itself which certificate it may trust.
-const TRUSTED: &str = "SSL_CERT_FILE";
-const AS_CHILD: &str = "PAAS_TEST_TLS";
-
-/// In a process of its own, since it is by the environment that the system's authorities are found.
-#[tokio::test]
-async fn the_servers_certificate_and_name_are_verified() {
-    let name = std::env::var(AS_CHILD);
-    if let Ok(name) = name {
-        return open_encrypted(&name).await;
-    }
-    let database = Database::new().await;
-    let server = database.connect().await;
-    server.batch_execute(&format!("GRANT CREATE ON DATABASE {} TO locked", database.name)).await.unwrap();
-    let own = folder().join("server.crt");
-    let other = std::path::PathBuf::from("/etc/ssl/certs/ca-certificates.crt");
-    for (trusted, host, expected) in [
-        (&own, "localhost", "opened true"),
-        (&other, "localhost", "refused"),
-        // It is not the name that the certificate is for.
-        (&own, "127.0.0.1", "refused"),
-    ] {
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_servers_certificate_and_name_are_verified", "--nocapture"])
-            .env(TRUSTED, trusted)
-            .env(AS_CHILD, format!("host={host} dbname={}", database.name))
-            .output()
-            .unwrap();
-        let output = String::from_utf8_lossy(&child.stdout);
-        assert!(output.contains(expected), "{trusted:?} {host}: {output}");
-    }
-}
-
-async fn open_encrypted(place: &str) {
-    let url = format!("{place} port={PORT} user=locked password=right sslmode=require");
-    match PostgresStore::open(&url, clock()).await {
-        Err(error) => println!("refused {error:?}"),
-        Ok(store) => println!("opened {}", store.ping().await.is_ok()),
-    }
 }

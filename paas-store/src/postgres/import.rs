@@ -280,7 +280,11 @@ async fn finish(connection: &Connection, source: &Source) -> Result<()> {
     let numbers = "SELECT setval('paas.fences', $1), setval('paas.positions', greatest(max(position), 1))
         FROM paas.events";
     connection.query(numbers, &[&source.fence]).await?;
-    connection.batch("COMMIT; ANALYZE").await
+    connection.batch("COMMIT").await?;
+    if let Err(failure) = connection.batch("ANALYZE").await {
+        tracing::debug!(cause = ?failure, "the server gathers statistics later by itself");
+    }
+    Ok(())
 }
 
 async fn sum(connection: &Connection, table: &Table) -> Result<Sum> {

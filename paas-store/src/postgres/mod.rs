@@ -82,7 +82,7 @@ impl Default for PostgresOptions {
 /// One task commits: it gathers the batches that wait at that moment into one transaction, which it sends at once and
 /// the server carries out by a function of its own. The commits of all servers take turns under one lock; so positions
 /// become visible in their order, and no two batches wait for each other. Reads, claims and renewals go over
-/// connections beside it: seven in all, with the one that hints come in on.
+/// connections beside it: eight in all, with the one that hints come in on.
 ///
 /// # Guarantees
 /// - Leases and records expire by the database's clock, which all servers share. When it is set back by more than a
@@ -90,7 +90,7 @@ impl Default for PostgresOptions {
 /// - A fenced commit locks its lease: nobody claims the key between the check and the end of the commit.
 /// - When a connection is lost during a commit, what became of it is found out, and what did not happen is done once
 ///   more: each batch leaves a note in its transaction, and asking for the note keeps a transaction that is still
-///   under way from happening later. Only if the database stays away for about five seconds is the answer
+///   under way from happening later. Only if the database stays away for five to ten seconds is the answer
 ///   `Unavailable`, saying that it is not known. A lost claim is not repeated: its leases end by themselves.
 /// - Nothing is kept in memory: a read sees what any server committed before it.
 /// - The password is in no error and no `Debug`.
@@ -165,7 +165,8 @@ impl PostgresStore {
     }
 
     /// Copies everything that a SQLite file holds (but leases, which end with its program) into an empty database, with
-    /// the same versions and positions, and compares what is there then with the file. All of it, or nothing.
+    /// the same versions and positions, and compares what is there then with the file. All of it, or nothing: if the
+    /// connection is lost at the very end, copying again says whether there is something already.
     ///
     /// # Errors
     /// As [`open`](Self::open) of both stores; `Unavailable`, permanently, when the database is not empty.

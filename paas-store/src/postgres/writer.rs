@@ -10,7 +10,7 @@ use paas_core::{Batch, Clock, Committed};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Row;
 
-use super::batch::{self, COMMIT, Place, RECALL};
+use super::batch::{self, Place};
 use super::connect::{Connection, Connector};
 use super::failure::{Failure, Result};
 use super::hints::Hints;
@@ -20,9 +20,9 @@ use crate::convert::nanoseconds;
 const GROUP: usize = 64;
 /// How often a transaction is tried that clashed, or was cut off before it happened.
 const TRIES: usize = 3;
-/// How often, and after what waits, the server is asked what became of a transaction that was cut off: about five
-/// seconds in all, so that a server that is restarted is waited for.
-const RECALL_TRIES: u32 = 7;
+/// How long, and first after what wait, the server is asked what became of a transaction that was cut off: long
+/// enough for a server that is restarted.
+const RECALL: Duration = Duration::from_secs(5);
 const RECALL_WAIT: Duration = Duration::from_millis(50);
 
 type Answer = paas_core::Result<Committed>;
@@ -144,7 +144,7 @@ impl Writer {
     /// Sends a transaction as a whole, without waiting in between: it is never open while this process does
     /// something else. A single batch is a transaction of its own.
     async fn attempt(&self, connection: &Connection, group: &[Asked], first: Place) -> Result<Vec<Answer>> {
-        let statement = &connection.prepared(COMMIT).await?;
+        let statement = &connection.prepared(batch::COMMIT).await?;
         let client = connection.client();
         let now = self.time.as_ref().map(|clock| nanoseconds(clock.now()));
         let control =
@@ -169,8 +169,9 @@ impl Writer {
         group: Vec<Asked>,
         first: Place,
     ) -> Result<Vec<Asked>, (Vec<Asked>, Failure)> {
+        let until = self.clock.elapsed() + RECALL;
         let mut wait = RECALL_WAIT;
-        for attempt in 1.. {
+        loop {
             match self.outcomes(session, group.len(), first).await {
                 Ok(outcomes) => {
                     let mut rest = Vec::new();
@@ -185,7 +186,9 @@ impl Writer {
                     }
                     return Ok(rest);
                 }
-                Err(failure @ (Failure::Unreachable(_) | Failure::Lost(_))) if attempt < RECALL_TRIES => {
+                Err(failure @ (Failure::Unreachable(_) | Failure::Lost(_)))
+                    if self.clock.elapsed() < until =>
+                {
                     tracing::debug!(cause = ?failure, "the database does not say yet what happened");
                     *session = None;
                     self.clock.sleep(wait).await;
@@ -197,7 +200,6 @@ impl Writer {
                 }
             }
         }
-        Ok(group)
     }
 
     async fn outcomes(
@@ -209,7 +211,7 @@ impl Writer {
         let connection = &self.session(session).await?.connection;
         let mut outcomes = Vec::with_capacity(batches);
         for place in (0..).take(batches) {
-            let rows = connection.query(RECALL, &[&first.writer, &place, &first.number]).await?;
+            let rows = connection.query(batch::RECALL, &[&first.writer, &place, &first.number]).await?;
             outcomes.push(rows.first().map(batch::recalled).transpose()?.flatten());
         }
         Ok(outcomes)
