@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::{join_all, pending};
+use futures::TryStreamExt;
+use futures::future::{join_all, pending, try_join_all};
 use paas_core::memory::{MemoryBuilder, MemoryFiles, MemoryGit, MemoryHost, MemoryIngress, MemoryRuntime};
 use paas_core::{
     Addressing, Batch, Change, Claim, Claimed, Clock, Committed, Event, Keyring, Lease, NewApp, Page,
@@ -219,8 +220,10 @@ async fn one_dies_and_one_wakes_up_late_and_every_deployment_ends_once() {
     for outcome in tokio::time::timeout(LONG, outcomes).await.expect("all end") {
         outcome.unwrap();
     }
+    // A deployment is settled when it is live, and ends once the old release is gone.
+    let journals = try_join_all(handles.iter().map(|(_, handle)| handle.events(0).try_collect::<Vec<_>>()));
+    let journals = tokio::time::timeout(LONG, journals).await.expect("all end").unwrap();
     let before = world.host.instances();
-    let journals = join_all(handles.iter().map(|(_, handle)| handle.history(0))).await;
     // It believes that it still holds what it held, and writes it.
     late.go_on.send(()).unwrap();
     let refused = async {
@@ -235,7 +238,6 @@ async fn one_dies_and_one_wakes_up_late_and_every_deployment_ends_once() {
         tokio::time::timeout(LONG, deployed.unwrap().outcome()).await.expect("it ends").unwrap();
     }
     for ((app, handle), journal) in handles.iter().zip(journals) {
-        let journal = journal.unwrap();
         assert!(journal.iter().map(|event| event.version).eq(1..=journal.len() as u64));
         let ends = journal.iter().filter(|event| matches!(event.event, Event::Ended { .. })).count();
         assert_eq!(ends, 1, "{journal:?}");
