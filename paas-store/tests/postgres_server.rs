@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use paas_core::{
-    Append, Batch, Change, Claim, Clock, Expect, Keys, Kind, LeaseChange, Position, Scope, StateStore,
+    Append, Batch, Change, Claim, Clock, Expect, Keys, Kind, Lease, LeaseChange, Position, Scope, StateStore,
     StreamId, SystemClock, UniqueReach, WorkClass, Write,
 };
 use support::Database;
@@ -134,10 +134,10 @@ async fn leases_and_slots_are_shared_by_all_servers() {
     assert_eq!(leases.iter().map(|lease| &lease.key).collect::<BTreeSet<_>>().len(), 30);
 }
 
-/// Waits until somebody waits for a turn, unless `call` ends before.
+/// Waits until somebody waits for a lock, unless `call` ends before.
 async fn waits<T>(server: &tokio_postgres::Client, call: &tokio::task::JoinHandle<T>) {
-    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while server.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
         assert!(!call.is_finished(), "it did not wait for its turn");
         SystemClock::new().sleep(Duration::from_millis(5)).await;
@@ -191,6 +191,33 @@ async fn claims_take_turns() {
     waits(&server, &own).await;
     transaction.commit().await.unwrap();
     assert!(own.await.unwrap().unwrap().leases.is_empty());
+}
+
+/// Another server is just claiming the key: it keeps it, and the work is due again when it lets go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_waits_for_a_claim_under_way() {
+    let database = Database::new().await;
+    let store = Arc::new(database.store(clock()).await);
+    store.commit(schedule("k", WorkClass::Light)).await.unwrap();
+    let (mut other, server) = (database.connect().await, database.connect().await);
+    let transaction = other.transaction().await.unwrap();
+    let claim_it = "SELECT fence FROM paas.claim_work(NULL, 'other', '{light}', '{1}', '{NULL}', 60000000000)
+        WHERE key IS NOT NULL";
+    let fence: i64 = transaction.query_one(claim_it, &[]).await.unwrap().get(0);
+    let own = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.commit(schedule("k", WorkClass::Light)).await }
+    });
+    waits(&server, &own).await;
+    transaction.commit().await.unwrap();
+    own.await.unwrap().unwrap();
+    let all = claim(WorkClass::Light, 9, None, Duration::from_secs(60));
+    assert!(store.claim(&all).await.unwrap().leases.is_empty());
+    let (key, fence, expires_at) = ("k".to_owned(), fence.unsigned_abs(), SystemClock::new().now());
+    let lease = Lease { key, scope: Scope::System, class: WorkClass::Light, fence, expires_at };
+    let release = LeaseChange::Release { lease, next: None };
+    store.commit(Batch { leases: vec![release], ..Batch::default() }).await.unwrap();
+    assert_eq!(store.claim(&all).await.unwrap().leases.len(), 1);
 }
 
 /// By the database's clock: how the servers' own are set does not matter.

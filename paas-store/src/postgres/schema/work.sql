@@ -1,20 +1,26 @@
 CREATE FUNCTION paas.schedule_work(_key bytea, _scope text, _class text, _due bigint, _now bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    _is_held boolean;
 BEGIN
-    UPDATE paas.work w SET
-        again_class = paas.merged_class(w.again_class, w.again_at, _class, _due, _now),
-        again_at = least(w.again_at, _due)
-        WHERE w.key = _key AND w.expires_at > _now;
-    IF FOUND THEN RETURN; END IF;
-    -- A lease that ended unnoticed ends here.
-    UPDATE paas.work w SET
-        class = paas.merged_class(w.class, w.due_at, _class, _due, _now),
-        due_at = least(w.due_at, _due),
-        fence = NULL, expires_at = NULL, worker = NULL
-        WHERE w.key = _key;
-    IF FOUND THEN RETURN; END IF;
-    INSERT INTO paas.work (key, scope, class, due_at) VALUES (_key, _scope, _class, _due);
+    -- Locked before it is looked at: a claim that is under way is waited for, and not undone.
+    SELECT coalesce(w.expires_at > _now, false) INTO _is_held FROM paas.work w WHERE w.key = _key FOR UPDATE;
+    IF NOT FOUND THEN
+        INSERT INTO paas.work (key, scope, class, due_at) VALUES (_key, _scope, _class, _due);
+    ELSIF _is_held THEN
+        UPDATE paas.work w SET
+            again_class = paas.merged_class(w.again_class, w.again_at, _class, _due, _now),
+            again_at = least(w.again_at, _due)
+            WHERE w.key = _key;
+    ELSE
+        -- A lease that ended unnoticed ends here.
+        UPDATE paas.work w SET
+            class = paas.merged_class(w.class, w.due_at, _class, _due, _now),
+            due_at = least(w.due_at, _due),
+            fence = NULL, expires_at = NULL, worker = NULL
+            WHERE w.key = _key;
+    END IF;
 END
 $$;
 
