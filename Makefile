@@ -9,7 +9,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= -Clink-arg=-fuse-ld=m
 endif
 BIN = $(CARGO_TARGET_DIR)/debug
 
-.PHONY: run demo test machine lint test-rust doc deny python bench measure
+.PHONY: run demo test machine lint test-rust doc deny python simulate bench measure
 
 # `tools` may only just have installed the linker: a second make sees it.
 run: machine
@@ -47,6 +47,11 @@ deny:
 
 python:
 	paas-py/check
+
+# `make simulate SEEDS=100000` plays that many stories of servers that break, `make simulate SEED=17` tells one of them.
+simulate:
+	SIMULATE_SEEDS=$(SEEDS) SIMULATE_SEED=$(SEED) \
+		cargo test --quiet -p paas-core --test simulation every_seed -- --nocapture
 
 # Takes about ten minutes; `make bench ARGS="--only store,proxy"` runs a part, `ARGS=--quick` shows that it works.
 bench: machine

@@ -173,6 +173,10 @@ impl ContainerRuntime for Standing {
         Ok(stream::pending().boxed())
     }
 
+    async fn endings(&self, _: &Context) -> paas_core::Result<BoxStream<'static, ()>> {
+        Ok(Box::pin(futures::stream::pending()))
+    }
+
     async fn ping(&self, _: &Context) -> paas_core::Result<()> {
         Ok(())
     }

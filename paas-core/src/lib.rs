@@ -55,6 +55,7 @@ mod settings;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod watch;
 pub mod wrap;
 
 pub use backoff::Backoff;

@@ -14,8 +14,8 @@ use crate::domain::{
 use crate::error::{self, Result};
 use crate::pipeline::{Event, Recorded};
 use crate::store::{
-    Append, Cursor, Expect, IndexRange, Keys, Page, Record, Scan, Scope, StateStore, StoredEvent, StreamId,
-    UniqueReach, Write,
+    Append, Cursor, Expect, IndexRange, Keys, Page, Position, Record, Scan, Scope, StateStore, StoredEvent,
+    StreamId, UniqueReach, Write,
 };
 
 /// What is kept as a record.
@@ -318,6 +318,29 @@ impl Records {
             }
         }
         Ok(there)
+    }
+
+    /// The position of the newest event, without reading them all: 0 if there is none.
+    pub(crate) async fn newest_position(&self) -> Result<Position> {
+        let (mut there, mut missing) = (0, 1);
+        while self.has_position(missing).await? {
+            (there, missing) = (missing, missing * 2);
+        }
+        while missing - there > 1 {
+            let middle = there.midpoint(missing);
+            if self.has_position(middle).await? {
+                there = middle;
+            } else {
+                missing = middle;
+            }
+        }
+        Ok(Position(there))
+    }
+
+    /// True if there is an event at or behind a position.
+    pub(crate) async fn has_position(&self, position: u64) -> Result<bool> {
+        let before = Position(position.saturating_sub(1));
+        Ok(!self.store.feed(&Scope::System, before, 1).await?.is_empty())
     }
 
     async fn has_event(&self, scope: &Scope, stream: &StreamId, version: u64) -> Result<bool> {

@@ -196,6 +196,10 @@ pub trait ContainerRuntime: Debug + Send + Sync + 'static {
         options: &OutputOptions,
     ) -> Result<BoxStream<'static, Result<OutputLine>>>;
 
+    /// A hint each time that an instance of this platform ends or disappears, from now on. Only a hint: it may be late,
+    /// doubled or lost, and the stream may end at any time.
+    async fn endings(&self, context: &Context) -> Result<BoxStream<'static, ()>>;
+
     /// Answers if the engine does: for readiness.
     async fn ping(&self, context: &Context) -> Result<()>;
 }

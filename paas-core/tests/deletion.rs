@@ -147,22 +147,17 @@ async fn a_deletion_waits_for_what_still_uses_its_images() {
     let world = World::new();
     world.push_page("one");
     let platform = world.platform().await;
-    let app = live(&platform, "hello").await;
-    // Something runs the image that is not the app's: the engine refuses to remove it.
-    let spec = {
-        let instance = world.host.instances().remove(0);
-        let image = world.host.images().remove(0);
-        foreign(&world, &app.org, image, instance.address.port())
-    };
-    let context = Context::new(world.clock.clone());
-    paas_core::ContainerRuntime::ensure(&*world.runtime, &context, &spec).await.unwrap();
+    live(&platform, "hello").await;
+    // Something that is not the platform's runs the image: the engine refuses to remove it.
+    let image = world.host.images().remove(0);
+    world.host.hold_image(&image);
     let deletion = platform.apps().delete("hello").await.unwrap();
     while deletion.get().await.unwrap().step != Some(Step::Purge) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(deletion.get().await.unwrap().state, DeploymentState::Stopping);
-    paas_core::ContainerRuntime::remove(&*world.runtime, &context, &spec.name).await.unwrap();
+    world.host.release_image(&image);
     deletion.outcome().await.unwrap();
     assert!(world.host.images().is_empty());
     assert!(world.host.networks().is_empty());
@@ -173,33 +168,15 @@ async fn a_deletion_that_is_held_up_for_ever_fails_as_the_platforms_and_can_be_r
     let world = World::new();
     world.push_page("one");
     let platform = world.platform().await;
-    let app = live(&platform, "hello").await;
-    let spec = foreign(&world, &app.org, world.host.images().remove(0), 8080);
-    let context = Context::new(world.clock.clone());
-    paas_core::ContainerRuntime::ensure(&*world.runtime, &context, &spec).await.unwrap();
+    live(&platform, "hello").await;
+    let image = world.host.images().remove(0);
+    world.host.hold_image(&image);
     let error = platform.apps().delete("hello").await.unwrap().outcome().await.unwrap_err();
     assert_eq!(error.whose(), paas_core::Fault::Platform);
     assert!(error.hinted().is_some());
-    paas_core::ContainerRuntime::remove(&*world.runtime, &context, &spec.name).await.unwrap();
+    world.host.release_image(&image);
     platform.apps().delete("hello").await.unwrap().outcome().await.unwrap();
     assert!(platform.apps().check_name("hello").await.unwrap().is_available);
-}
-
-/// A container of another app of the org.
-fn foreign(world: &World, org: &OrgId, image: paas_core::Image, port: u16) -> paas_core::InstanceSpec {
-    let deployment = paas_core::DeploymentId::generate(world.ids.as_ref());
-    paas_core::InstanceSpec {
-        name: paas_core::InstanceName::of(&deployment, 0),
-        org: org.clone(),
-        app: paas_core::AppId::generate(world.ids.as_ref()),
-        deployment,
-        image,
-        port: u32::from(port).try_into().unwrap(),
-        env: paas_core::Env::default(),
-        resources: paas_core::Resources::default(),
-        stop_grace: Duration::from_secs(1),
-        placement: paas_core::Placement::Chosen,
-    }
 }
 
 #[tokio::test(start_paused = true)]

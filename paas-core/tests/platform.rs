@@ -371,31 +371,6 @@ async fn another_platform_on_the_same_store_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_died_with_the_host_is_started_again() {
-    let world = World::new();
-    world.push_page("one");
-    let platform = world.platform().await;
-    live(&platform, "hello").await;
-    platform.shutdown().await;
-    let name = world.host.instances()[0].name.clone();
-    world.host.crash(&name, 137);
-    let platform = world.platform().await;
-    let replaced = async {
-        loop {
-            let view = platform.apps().get("hello").await.unwrap();
-            let is_replaced = view.status.instance.is_some_and(|instance| instance.name != name);
-            if is_replaced && view.active.is_none() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), replaced).await.unwrap();
-    assert_eq!(world.host.instances().len(), 1);
-    assert!(world.host.instances()[0].is_running());
-}
-
-#[tokio::test(start_paused = true)]
 async fn waiting_answers_when_the_time_is_up() {
     let world = World::new();
     world.push_scripted("slow", Script { build_time: Duration::from_secs(600), ..Script::default() });

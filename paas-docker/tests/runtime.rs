@@ -102,7 +102,7 @@ async fn a_container_is_hardened() {
         log.config.unwrap(),
         [("max-size", "10m"), ("max-file", "3")].map(|(a, b)| (a.to_owned(), b.to_owned())).into()
     );
-    assert_eq!(host.restart_policy.unwrap().name.unwrap().to_string(), "on-failure");
+    assert_eq!(host.restart_policy.unwrap().name.unwrap().to_string(), "no");
     assert!(host.port_bindings.unwrap_or_default().is_empty());
     assert!(host.binds.unwrap_or_default().is_empty() && host.devices.unwrap_or_default().is_empty());
     assert!(inspected.mounts.unwrap_or_default().is_empty());
@@ -142,6 +142,19 @@ async fn the_environment_arrives_byte_for_byte() {
     }
     let inspected = client().await.inspect_container(spec.name.as_str(), None).await.unwrap();
     assert!(inspected.config.unwrap().env.unwrap().contains(&"LINES=a\nb\r\n\n".to_owned()));
+    stage.clean(&[&spec]).await;
+}
+
+#[tokio::test]
+async fn a_renamed_container_gets_its_name_back() {
+    let stage = Stage::new().await;
+    let spec = stage.spec(stage.image("sleep 1000000").await, 5);
+    let before = stage.runtime.ensure(&stage.bench.context, &spec).await.unwrap();
+    let options = bollard::query_parameters::RenameContainerOptionsBuilder::new().name("somebody-s").build();
+    client().await.rename_container(spec.name.as_str(), options).await.unwrap();
+    assert_eq!(stage.runtime.inspect(&stage.bench.context, &spec.name).await.unwrap(), None);
+    let after = stage.runtime.ensure(&stage.bench.context, &spec).await.unwrap();
+    assert_eq!((after.name, after.started_at), (before.name, before.started_at), "it ran on");
     stage.clean(&[&spec]).await;
 }
 

@@ -42,8 +42,8 @@ fn writes(writes: Vec<Write>) -> Batch {
 }
 
 fn schedule(key: &str) -> LeaseChange {
-    let due = TestClock::new().now();
-    LeaseChange::Schedule { key: key.to_owned(), scope: Scope::System, class: WorkClass::Light, due }
+    let (key, class, after) = (key.to_owned(), WorkClass::Light, Duration::ZERO);
+    LeaseChange::Schedule { key, scope: Scope::System, class, after }
 }
 
 async fn claim(store: &SqliteStore) -> Option<Lease> {
@@ -127,8 +127,8 @@ async fn what_waited_is_looked_at_after_reopening() {
     let path = folder.path().join("paas.db");
     let clock = Arc::new(TestClock::new());
     let store = SqliteStore::open(&path, clock.clone()).await.unwrap();
-    let (key, due) = ("k".to_owned(), clock.now() + Duration::from_secs(60));
-    let sleeping = LeaseChange::Schedule { key, scope: Scope::System, class: WorkClass::Light, due };
+    let (key, after) = ("k".to_owned(), Duration::from_secs(60));
+    let sleeping = LeaseChange::Schedule { key, scope: Scope::System, class: WorkClass::Light, after };
     store.commit(Batch { leases: vec![sleeping], ..Batch::default() }).await.unwrap();
     assert_eq!(claim(&store).await, None);
     store.close().await;

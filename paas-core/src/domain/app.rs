@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppId, AppName, CommitId, DeploymentId, EnvName, Generation, GitRef, GitUrl, HealthCheck, Instance,
-    OrgId, Port, ReleaseNumber, Resources, RootDirectory,
+    AppId, AppName, CommitId, Crashes, DeploymentId, EnvName, Generation, GitRef, GitUrl, HealthCheck,
+    Instance, OrgId, Port, ReleaseNumber, Resources, RootDirectory,
 };
 use crate::seal::Sealed;
 
@@ -111,7 +111,7 @@ pub enum AppState {
     Failed,
     /// It answers, and something newer is on its way.
     RollingOut,
-    /// Its process keeps ending. Only a later version, with the part that watches running apps, says so.
+    /// Its process keeps ending, [so often](Crashes::LOOP) in a row. It is still started again, ever less often.
     Crashed,
     /// It was stopped on request.
     Stopped,
@@ -181,6 +181,9 @@ pub struct AppStatus {
     pub url: Option<String>,
     /// The number of the newest release; the next one gets the number after it.
     pub last_release: ReleaseNumber,
+    /// How its process keeps ending by itself, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crashes: Option<Crashes>,
     /// Observations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

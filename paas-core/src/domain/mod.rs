@@ -1,6 +1,7 @@
 //! The model: what the platform knows, in types that cannot hold a bad value.
 
 mod app;
+mod crash;
 mod deployment;
 mod egress;
 mod env;
@@ -15,6 +16,7 @@ mod route;
 mod secret;
 
 pub use app::{App, AppState, AppStatus, Condition, ConditionKind, Config, DesiredState, Source, Visibility};
+pub use crash::Crashes;
 pub use deployment::{Deployment, DeploymentSpec, DeploymentState, OperationKind, Step};
 pub use egress::EgressPolicy;
 pub use env::{Env, EnvName};

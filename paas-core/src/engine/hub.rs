@@ -1,21 +1,22 @@
 //! Wakes those who wait for a stream or for work. Only a hint: the store is the truth.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{Change, StreamId};
+use crate::watch;
 
 /// Spreads the store's hints to those whom they concern.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     /// The version that each stream is said to have.
-    streams: Mutex<HashMap<StreamId, watch::Sender<u64>>>,
+    streams: Mutex<BTreeMap<StreamId, watch::Sender<u64>>>,
     /// Any event of any stream.
-    feed: watch::Sender<u64>,
+    feed: watch::Sender<()>,
     work: Notify,
 }
 
@@ -40,18 +41,18 @@ impl Hub {
                 Ok(Change::Stream { stream, version }) => {
                     let streams = self.locked();
                     if let Some(sender) = streams.get(&stream) {
-                        sender.send_replace(version);
+                        sender.send(version);
                     }
                     drop(streams);
-                    self.feed.send_modify(|count| *count += 1);
+                    self.feed.send(());
                 }
                 Ok(Change::Work) => self.work.notify_one(),
                 // Hints were lost: everybody looks.
                 Err(RecvError::Lagged(_)) => {
                     for sender in self.locked().values() {
-                        sender.send_replace(u64::MAX);
+                        sender.send(u64::MAX);
                     }
-                    self.feed.send_modify(|count| *count += 1);
+                    self.feed.send(());
                     self.work.notify_one();
                 }
                 Err(RecvError::Closed) => return,
@@ -66,7 +67,7 @@ impl Hub {
     }
 
     /// News of any stream from now on.
-    pub(crate) fn watch_feed(&self) -> watch::Receiver<u64> {
+    pub(crate) fn watch_feed(&self) -> watch::Receiver<()> {
         self.feed.subscribe()
     }
 
@@ -80,7 +81,7 @@ impl Hub {
         self.work.notify_one();
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<StreamId, watch::Sender<u64>>> {
+    fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<StreamId, watch::Sender<u64>>> {
         // Nothing that panics runs under this lock.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,9 +90,8 @@ impl Hub {
 impl Watch {
     /// Returns when there may be news since the last time, with the version that the stream is said to have.
     pub(crate) async fn changed(&mut self) -> u64 {
-        // The sender lives as long as the hub, which `self` holds.
-        let _ = self.receiver.changed().await;
-        *self.receiver.borrow_and_update()
+        self.receiver.changed().await;
+        self.receiver.value()
     }
 }
 
@@ -99,7 +99,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut streams = self.hub.locked();
         // This receiver is still counted.
-        if streams.get(&self.stream).is_some_and(|sender| sender.receiver_count() <= 1) {
+        if streams.get(&self.stream).is_some_and(|sender| sender.receivers() <= 1) {
             streams.remove(&self.stream);
         }
     }

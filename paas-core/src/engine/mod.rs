@@ -16,8 +16,14 @@ mod hub;
 mod journal;
 mod services;
 mod supervisor;
+mod warden;
 mod wish;
 mod worker;
+
+use std::time::Duration;
+
+use crate::domain::AppId;
+use crate::store::{LeaseChange, Scope, WorkClass};
 
 pub(crate) use addresses::Addresses;
 pub(crate) use collector::Collector;
@@ -26,3 +32,8 @@ pub(crate) use hub::{Hub, Watch};
 pub(crate) use services::Services;
 pub(crate) use supervisor::Engine;
 pub(crate) use wish::take_back;
+
+/// Has a worker look at an app now.
+pub(crate) fn due_now(app: &AppId, scope: Scope) -> LeaseChange {
+    LeaseChange::Schedule { key: app.to_string(), scope, class: WorkClass::Light, after: Duration::ZERO }
+}

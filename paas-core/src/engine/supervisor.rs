@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::effects::Effects;
 use super::hub::Hub;
 use super::services::Services;
+use super::warden::Warden;
 use super::worker::Worker;
 use crate::error::{Error, Kind};
 use crate::records::UNKNOWN_EVENT;
@@ -79,6 +79,8 @@ impl Engine {
         self.tasks.spawn(async move { engine.claim_work().await });
         let engine = self.clone();
         self.tasks.spawn(async move { engine.sweep().await });
+        let (warden, stop) = (Warden::new(self.services.clone()), self.stop.clone());
+        self.tasks.spawn(async move { warden.run(stop).await });
     }
 
     /// Runs work of the platform that ends when the engine stops.
@@ -118,10 +120,7 @@ impl Engine {
                     if !is_empty {
                         continue;
                     }
-                    let now = self.services.clock.now();
-                    let until_due =
-                        next_due.map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
-                    until_due.map_or(POLL, |wait| wait.min(POLL))
+                    next_due.map_or(POLL, |wait| wait.min(POLL))
                 }
                 Err(error) => {
                     tracing::warn!(?error, "no work can be claimed");
@@ -217,8 +216,8 @@ impl Engine {
             _ => error.message().to_owned(),
         };
         locked(&self.status).stuck.insert(app.to_owned(), reason);
-        let due = self.services.clock.now().checked_add(PARKED).unwrap_or(Timestamp::MAX);
-        let release = LeaseChange::Release { lease: lease.clone(), next: Some((WorkClass::Light, due)) };
+        let next = Some((WorkClass::Light, PARKED));
+        let release = LeaseChange::Release { lease: lease.clone(), next };
         let batch = Batch { fence: Some(lease.clone()), leases: vec![release], ..Batch::default() };
         if let Err(error) = self.services.store.commit(batch).await {
             // The lease runs out by itself.

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use super::tree::{MemoryFiles, MemoryTree};
 use crate::context::Context;
 use crate::domain::{CommitId, EgressPolicy, GitRef, GitUrl, OrgId, RootDirectory, Secret};
 use crate::error::{Error, Failure, Kind, Result};
 use crate::git::{Branches, GitProvider, Reference, Repository, Revision, SourceTree};
+use crate::watch;
 
 /// A [`GitProvider`] whose repositories are put into it. Clones share them.
 ///
@@ -75,7 +75,7 @@ impl MemoryGit {
     /// Without repositories, calling public addresses only.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: Arc::default(), egress: EgressPolicy::default(), held: watch::Sender::new(false) }
+        Self { state: Arc::default(), egress: EgressPolicy::default(), held: watch::Sender::default() }
     }
 
     /// The same with another egress policy.
@@ -129,12 +129,12 @@ impl MemoryGit {
     /// Holds every call that asks a server, as a stalled one would, until [`release`](Self::release) or the
     /// call's own end.
     pub fn hold(&self) {
-        self.held.send_replace(true);
+        self.held.send(true);
     }
 
     /// Lets the held calls go on.
     pub fn release(&self) {
-        self.held.send_replace(false);
+        self.held.send(false);
     }
 
     /// How often this repository's server was asked.
@@ -165,8 +165,7 @@ impl MemoryGit {
         let mut held = self.held.subscribe();
         context
             .run(operation, async {
-                // The sender lives in `self`, so that waiting cannot fail.
-                let _ = held.wait_for(|held| !held).await;
+                held.until(|held| !held).await;
                 let mut state = self.locked();
                 *state.requests.entry(asked.url.clone()).or_default() += 1;
                 let not_found = || {

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::context::Context;
@@ -15,6 +14,7 @@ use crate::error::{Error, Failure, Kind, Result};
 use crate::image::BuildKey;
 use crate::logs::LogStream;
 use crate::runtime::{OutputLine, Subnet};
+use crate::watch;
 
 /// What building a tree does, and what the image does when it runs.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +88,7 @@ pub(super) struct State {
     pub(super) containers: BTreeMap<InstanceName, Container>,
     pub(super) networks: BTreeMap<OrgId, Option<Subnet>>,
     pub(super) foreign_names: BTreeSet<InstanceName>,
+    pub(super) held_images: BTreeSet<String>,
     pub(super) builds_running: usize,
     pub(super) builds_begun: u64,
     pub(super) containers_begun: u64,
@@ -146,7 +147,7 @@ impl MemoryHost {
     /// An empty machine on `clock`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Arc::default(), changed: watch::Sender::new(()) }
+        Self { clock, state: Arc::default(), changed: watch::Sender::default() }
     }
 
     /// Says what building `tree` does from now on. A tree without a script builds at once, and its program
@@ -166,6 +167,16 @@ impl MemoryHost {
         self.locked().foreign_names.iter().cloned().collect()
     }
 
+    /// Uses an image for something that is not the platform's: it can't be removed.
+    pub fn hold_image(&self, image: &Image) {
+        self.locked().held_images.insert(image.digest.clone());
+    }
+
+    /// Ends what [`hold_image`](Self::hold_image) began.
+    pub fn release_image(&self, image: &Image) {
+        self.locked().held_images.remove(&image.digest);
+    }
+
     /// Every instance, in the order of their names.
     #[must_use]
     pub fn instances(&self) -> Vec<Instance> {
@@ -177,6 +188,12 @@ impl MemoryHost {
     #[must_use]
     pub fn images(&self) -> Vec<Image> {
         self.locked().images.values().map(|built| built.image.clone()).collect()
+    }
+
+    /// The apps that have an image.
+    #[must_use]
+    pub fn apps_with_images(&self) -> BTreeSet<AppId> {
+        self.locked().images.values().map(|built| built.app.clone()).collect()
     }
 
     /// The orgs that have a network.
@@ -235,6 +252,12 @@ impl MemoryHost {
         self.notify();
     }
 
+    /// Removes a container, as somebody at the machine would.
+    pub fn remove(&self, name: &InstanceName) {
+        self.locked().containers.remove(name);
+        self.notify();
+    }
+
     /// Ends a program and starts it again, as an engine's restart policy would.
     pub fn restart(&self, name: &InstanceName) {
         let now = self.clock.elapsed();
@@ -260,6 +283,12 @@ impl MemoryHost {
         self.locked().images.clear();
     }
 
+    /// The instances that run now.
+    pub(super) fn running(&self) -> BTreeSet<InstanceName> {
+        let running = self.instances().into_iter().filter(Instance::is_running);
+        running.map(|instance| instance.name).collect()
+    }
+
     /// Fails for a cancelled call, and while the engine is out.
     pub(super) fn admit(&self, context: &Context, operation: &'static str) -> Result<()> {
         if context.is_cancelled() {
@@ -281,7 +310,7 @@ impl MemoryHost {
     }
 
     pub(super) fn notify(&self) {
-        self.changed.send_replace(());
+        self.changed.send(());
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<()> {

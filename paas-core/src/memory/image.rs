@@ -106,7 +106,9 @@ impl ImageBuilder for MemoryBuilder {
     async fn remove(&self, context: &Context, image: &Image) -> Result<()> {
         self.host.admit(context, "memory.remove_image")?;
         let mut state = self.host.locked();
-        if state.containers.values().any(|container| container.digest == image.digest) {
+        if state.held_images.contains(&image.digest)
+            || state.containers.values().any(|container| container.digest == image.digest)
+        {
             return Err(Error::new(Kind::Conflict, "memory.remove_image", "a container uses this image")
                 .code("in_use"));
         }

@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
+use super::host::MemoryHost;
 use crate::context::Context;
 use crate::domain::{Generation, HealthCheck, Host, InstanceName, Route, RouteTarget};
 use crate::error::{Error, Kind, Result};
 use crate::ingress::{Ingress, Probe, Serving};
+use crate::watch;
 
 /// An ingress that routes pretended requests.
 ///
-/// Probes are healthy until [`set_probe`](Self::set_probe) says otherwise; [`fail_next`](Self::fail_next) makes
-/// calls fail as they do when a proxy does not answer.
+/// Probes are healthy until [`set_probe`](Self::set_probe) says otherwise, or find what the programs of a
+/// [host](Self::before) do; [`fail_next`](Self::fail_next) makes calls fail as they do when a proxy does not answer.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -30,11 +31,12 @@ use crate::ingress::{Ingress, Probe, Serving};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct MemoryIngress {
     state: Mutex<State>,
+    host: Option<MemoryHost>,
     /// Changes with every request that ends: what `drain` waits on.
-    ended: watch::Sender<u64>,
+    ended: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -94,13 +96,7 @@ impl MemoryRequest {
 impl Drop for MemoryRequest {
     fn drop(&mut self) {
         self.ingress.locked().in_flight.remove(&self.id);
-        self.ingress.ended.send_modify(|count| *count += 1);
-    }
-}
-
-impl Default for MemoryIngress {
-    fn default() -> Self {
-        Self { state: Mutex::default(), ended: watch::Sender::new(0) }
+        self.ingress.ended.send(());
     }
 }
 
@@ -109,6 +105,12 @@ impl MemoryIngress {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An ingress without routes, whose probes find what the programs on `host` do.
+    #[must_use]
+    pub fn before(host: MemoryHost) -> Self {
+        Self { host: Some(host), ..Self::default() }
     }
 
     /// Makes every probe of `address` find this.
@@ -214,8 +216,7 @@ impl Ingress for MemoryIngress {
         let mut ended = self.ended.subscribe();
         let waited = context
             .run(OPERATION, async {
-                // The sender lives as long as `self`.
-                let _ = ended.wait_for(|_| !self.locked().in_flight.values().any(is_of)).await;
+                ended.until(|()| !self.locked().in_flight.values().any(is_of)).await;
                 Ok(())
             })
             .await;
@@ -232,7 +233,12 @@ impl Ingress for MemoryIngress {
 
     async fn probe(&self, _context: &Context, address: SocketAddr, _check: &HealthCheck) -> Result<Probe> {
         let mut state = self.answering("ingress.probe")?;
-        let Some(script) = state.probes.get_mut(&address) else { return Ok(Probe::Healthy) };
+        let Some(script) = state.probes.get_mut(&address) else {
+            return Ok(match &self.host {
+                Some(host) if !host.answers(address) => Probe::Unhealthy("connection refused".to_owned()),
+                _ => Probe::Healthy,
+            });
+        };
         let next = if script.len() > 1 { script.pop_front() } else { script.front().cloned() };
         Ok(next.unwrap_or(Probe::Healthy))
     }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::domain::{AppId, InstanceName};
 use crate::error::Result;
 use crate::logs::{LogDirection, LogLine, LogPage, LogQuery, LogStore, NewLogLine};
+use crate::watch;
 
 /// A [`LogStore`] that keeps the newest lines of each app in memory.
 #[derive(Debug)]
@@ -19,18 +19,12 @@ pub struct MemoryLogStore {
     apps: Mutex<BTreeMap<AppId, Lines>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lines {
     /// Each with the engine's time.
     lines: VecDeque<(LogLine, Option<Timestamp>)>,
     last: Option<(Timestamp, u64)>,
     newest: watch::Sender<Option<Timestamp>>,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self { lines: VecDeque::new(), last: None, newest: watch::Sender::new(None) }
-    }
 }
 
 impl MemoryLogStore {
@@ -62,7 +56,7 @@ impl LogStore for MemoryLogStore {
         }
         let excess = kept.lines.len().saturating_sub(Self::MAX_LINES);
         kept.lines.drain(..excess);
-        kept.newest.send_replace(kept.last.map(|(at, _)| at));
+        kept.newest.send(kept.last.map(|(at, _)| at));
         Ok(())
     }
 
@@ -82,13 +76,9 @@ impl LogStore for MemoryLogStore {
     }
 
     async fn wait(&self, app: &AppId, after: Option<Timestamp>) -> Result<()> {
-        loop {
-            let mut newest = self.locked().entry(app.clone()).or_default().newest.subscribe();
-            if newest.wait_for(|newest| newest.is_some() && *newest > after).await.is_ok() {
-                return Ok(());
-            }
-            // It was removed meanwhile: wait for the first line after that.
-        }
+        let mut newest = self.locked().entry(app.clone()).or_default().newest.subscribe();
+        newest.until(|newest| newest.is_some() && *newest > after).await;
+        Ok(())
     }
 
     async fn last_of(&self, app: &AppId, instance: &InstanceName) -> Result<Option<Timestamp>> {
@@ -99,7 +89,15 @@ impl LogStore for MemoryLogStore {
     }
 
     async fn remove(&self, app: &AppId) -> Result<()> {
-        self.locked().remove(app);
+        let mut apps = self.locked();
+        if let Some(kept) = apps.get_mut(app) {
+            (kept.lines, kept.last) = (VecDeque::new(), None);
+            // Whoever waits goes on waiting, for the first line after this.
+            kept.newest.send(None);
+            if kept.newest.receivers() == 0 {
+                apps.remove(app);
+            }
+        }
         Ok(())
     }
 }

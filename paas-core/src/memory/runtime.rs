@@ -235,6 +235,23 @@ impl ContainerRuntime for MemoryRuntime {
         Ok(follow(reader, first))
     }
 
+    async fn endings(&self, context: &Context) -> Result<BoxStream<'static, ()>> {
+        self.host.admit(context, "memory.endings")?;
+        let watching = (self.host.clone(), self.host.changes(), self.host.running());
+        let endings = futures::stream::unfold(watching, |(host, mut changes, mut before)| async move {
+            loop {
+                changes.changed().await;
+                let running = host.running();
+                let has_ended = !before.is_subset(&running);
+                before = running;
+                if has_ended {
+                    return Some(((), (host, changes, before)));
+                }
+            }
+        });
+        Ok(endings.boxed())
+    }
+
     async fn ping(&self, context: &Context) -> Result<()> {
         self.host.admit(context, "memory.ping")
     }
@@ -281,7 +298,7 @@ fn follow(reader: Reader, first: Vec<OutputLine>) -> BoxStream<'static, Result<O
                 if !reader.follow {
                     return None;
                 }
-                changes.mark_unchanged();
+                changes.mark_seen();
                 let (lines, rest) = reader.read()?;
                 if !lines.is_empty() {
                     page = Some(lines);
@@ -290,7 +307,7 @@ fn follow(reader: Reader, first: Vec<OutputLine>) -> BoxStream<'static, Result<O
                 let rest = rest?;
                 tokio::select! {
                     biased;
-                    changed = changes.changed() => changed.ok()?,
+                    () = changes.changed() => {}
                     () = reader.host.clock().sleep(rest) => {}
                 }
             }

@@ -245,8 +245,8 @@ impl State {
         let before = self.agenda.get(&key).cloned();
         undo.push(Undo::Work(key, before));
         match change {
-            LeaseChange::Schedule { key, scope, class, due } => {
-                self.agenda.schedule(&key, &scope, class, due, now);
+            LeaseChange::Schedule { key, scope, class, after } => {
+                self.agenda.schedule(&key, &scope, class, after, now);
                 Ok(())
             }
             LeaseChange::Release { lease, next } if self.agenda.release(&lease, next, now) => Ok(()),

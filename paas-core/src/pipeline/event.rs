@@ -97,10 +97,51 @@ pub enum Event {
         /// The fields that changed.
         fields: Vec<String>,
     },
+    /// What is there is not what should be, and is about to be put right. In the app's own stream.
+    DriftFound {
+        /// The instance that it is about.
+        instance: InstanceName,
+        /// What is wrong.
+        drift: Drift,
+    },
+    /// The live instance was missing or had ended, and runs again. In the app's own stream.
+    InstanceRestored {
+        /// The instance.
+        instance: InstanceName,
+    },
+    /// The live instance has run for long enough to forget that it crashed before. In the app's own stream.
+    InstanceSteady {
+        /// The instance.
+        instance: InstanceName,
+    },
     /// An app was deleted with everything it had. In the app's own stream.
     AppDeleted {
         /// The name that is free again.
         name: AppName,
+    },
+}
+
+impl Event {
+    /// That something is wrong with an instance.
+    pub(crate) fn drift(instance: &Instance, drift: Drift) -> Self {
+        Self::DriftFound { instance: instance.name.clone(), drift }
+    }
+}
+
+/// How what is there differs from what should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Drift {
+    /// Nobody needs the instance: it is removed.
+    Unneeded,
+    /// The live instance is not there: it is made again.
+    Missing,
+    /// The process of the live instance ended: it is started again after a wait.
+    Ended {
+        /// With which code.
+        code: i64,
+        /// True if the kernel ended it for using more memory than it may.
+        out_of_memory: bool,
     },
 }
 

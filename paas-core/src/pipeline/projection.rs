@@ -1,10 +1,12 @@
 //! What an event means for the records that people read.
 
-use super::event::{CancelReason, Event, Outcome, Output, Recorded};
+use jiff::Timestamp;
+
+use super::event::{CancelReason, Drift, Event, Outcome, Output, Recorded};
 use super::state::State;
 use crate::domain::{
-    AppState, AppStatus, Condition, ConditionKind, Deployment, DeploymentState, Generation, OperationKind,
-    Step,
+    AppState, AppStatus, Condition, ConditionKind, Crashes, Deployment, DeploymentState, Generation,
+    OperationKind, Step,
 };
 use crate::error::Failure;
 
@@ -50,6 +52,46 @@ pub(crate) fn project(
     }
 }
 
+/// Brings an app's status up to an event of the app's own stream.
+pub(crate) fn project_drift(event: &Event, at: Timestamp, status: &mut AppStatus) {
+    use ConditionKind::{ContainerStarted, Ready};
+    match event {
+        Event::DriftFound { drift: Drift::Unneeded, .. } => {}
+        Event::DriftFound { drift, .. } => {
+            let crashes = Crashes::another(status.crashes.as_ref(), *drift, at);
+            let how = match drift {
+                Drift::Ended { out_of_memory: true, .. } => "it used more memory than it may".to_owned(),
+                Drift::Ended { code, .. } => format!("its process ended with code {code}"),
+                Drift::Missing | Drift::Unneeded => "its container disappeared".to_owned(),
+            };
+            let reason = match crashes.count {
+                1 => how,
+                count => format!("{how}: {count} times in a row"),
+            };
+            for kind in [ContainerStarted, Ready] {
+                observe(status, kind, false, &reason, at);
+            }
+            if crashes.is_loop() {
+                status.state = AppState::Crashed;
+            }
+            status.crashes = Some(crashes);
+        }
+        Event::InstanceRestored { .. } => {
+            for kind in [ContainerStarted, Ready] {
+                observe(status, kind, true, "started again", at);
+            }
+            if let Some(crashes) = &mut status.crashes {
+                (crashes.is_down, crashes.at) = (false, at);
+            }
+        }
+        Event::InstanceSteady { .. } => {
+            status.crashes = None;
+            status.state = AppState::Running;
+        }
+        _ => {}
+    }
+}
+
 /// The state of an operation at a step, for people.
 fn state_at(kind: OperationKind, step: Step) -> DeploymentState {
     match step {
@@ -87,6 +129,7 @@ fn finish_step(
             deployment.release = Some(*release);
             deployment.settled_at = Some(recorded.at);
             status.state = AppState::Running;
+            status.crashes = None;
             status.live = Some(*release);
             status.last_release = status.last_release.max(*release);
             status.instance = state.outputs.started.as_ref().map(|(instance, _)| instance.clone());
@@ -104,7 +147,7 @@ fn finish_step(
                 ConditionKind::Ready,
             ];
             for kind in source.iter().chain(&served) {
-                observe(status, *kind, true, "observed", recorded);
+                observe(status, *kind, true, "observed", recorded.at);
             }
             return true;
         }
@@ -126,12 +169,13 @@ fn withdraw(
 ) -> bool {
     status.state = if kind == OperationKind::Delete { AppState::Deleting } else { AppState::Stopped };
     status.instance = None;
+    status.crashes = None;
     status.url = None;
     status.route = generation;
     for condition in
         [ConditionKind::ContainerStarted, ConditionKind::Healthy, ConditionKind::Routed, ConditionKind::Ready]
     {
-        observe(status, condition, false, "stopped on request", recorded);
+        observe(status, condition, false, "stopped on request", recorded.at);
     }
     true
 }
@@ -154,16 +198,16 @@ fn observe_failure(
         Step::Verify => ConditionKind::Healthy,
         Step::Route | Step::Retire | Step::Purge => ConditionKind::Routed,
     };
-    observe(status, condition, false, &failure.message, recorded);
+    observe(status, condition, false, &failure.message, recorded.at);
     true
 }
 
-fn observe(status: &mut AppStatus, kind: ConditionKind, holds: bool, reason: &str, recorded: &Recorded) {
+fn observe(status: &mut AppStatus, kind: ConditionKind, holds: bool, reason: &str, at: Timestamp) {
     let reason = reason.to_owned();
     match status.conditions.iter_mut().find(|condition| condition.kind == kind) {
         Some(condition) if condition.holds == holds && condition.reason == reason => {}
-        Some(condition) => *condition = Condition { kind, holds, reason, at: recorded.at },
-        None => status.conditions.push(Condition { kind, holds, reason, at: recorded.at }),
+        Some(condition) => *condition = Condition { kind, holds, reason, at },
+        None => status.conditions.push(Condition { kind, holds, reason, at }),
     }
 }
 

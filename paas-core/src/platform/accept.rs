@@ -1,16 +1,15 @@
 //! Accepts operations: one commit makes the operation durable and decides what becomes of earlier ones.
 
-use jiff::Timestamp;
-
 use super::Platform;
 use crate::domain::{
     App, AppId, AppState, AppStatus, Config, Deployment, DeploymentId, DeploymentSpec, DeploymentState,
     DesiredState, OperationKind, OrgId, Release, ReleaseNumber, Step,
 };
+use crate::engine::due_now;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{CancelReason, Event, Outcome, Phase, Recorded, State, project};
 use crate::records::{self, Versioned, release_id};
-use crate::store::{Append, Batch, Expect, LeaseChange, Position, Scope, StreamId, WorkClass, Write};
+use crate::store::{Append, Batch, Expect, LeaseChange, Position, Scope, StreamId, Write};
 
 /// How often a commit is built anew after somebody else changed the same app.
 pub(super) const TRIES: usize = 50;
@@ -161,7 +160,7 @@ impl Platform {
         parts.appends.push(records::append(scope.clone(), StreamId::from(&id), 0, now, &[event])?);
         // What is under way takes it along, and keeps its place in the queue for a build slot meanwhile.
         if status.active.is_none() {
-            parts.leases.push(light_work(&app.id, scope, now));
+            parts.leases.push(due_now(&app.id, scope));
         }
         status.queue.push(id);
         Ok(deployment)
@@ -197,7 +196,7 @@ impl Platform {
             let now = self.services().clock.now();
             let stream = StreamId::from(&active);
             parts.appends.push(records::append(scope.clone(), stream, state.version, now, &events)?);
-            parts.leases.push(light_work(&newer.app, scope.clone(), now));
+            parts.leases.push(due_now(&newer.app, scope.clone()));
         }
         Ok(())
     }
@@ -290,11 +289,6 @@ impl Platform {
         }
         Ok(release.value.config)
     }
-}
-
-/// Has a worker look at the app now.
-pub(super) fn light_work(app: &AppId, scope: Scope, now: Timestamp) -> LeaseChange {
-    LeaseChange::Schedule { key: app.to_string(), scope, class: WorkClass::Light, due: now }
 }
 
 /// The parts of a commit.

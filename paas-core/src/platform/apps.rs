@@ -360,6 +360,7 @@ fn pending(app: &App) -> AppStatus {
         route: crate::domain::Generation::default(),
         url: None,
         last_release: ReleaseNumber(0),
+        crashes: None,
         conditions: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use super::Apps;
 use super::accept::Parts;
 use crate::domain::{AppStatus, Deployment, DeploymentId, DeploymentState, Step};
-use crate::engine::take_back;
+use crate::engine::{due_now, take_back};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::pipeline::{CancelReason, Event, Phase, Recorded};
 use crate::records::{self, Versioned};
@@ -292,12 +292,7 @@ impl DeploymentHandle {
                 let stream = StreamId::from(&self.id);
                 let events = [Event::CancelRequested { reason }];
                 parts.appends.push(records::append(scope.clone(), stream, state.version, now, &events)?);
-                parts.leases.push(crate::store::LeaseChange::Schedule {
-                    key: app.to_string(),
-                    scope,
-                    class: WorkClass::Light,
-                    due: now,
-                });
+                parts.leases.push(due_now(&app, scope));
             }
         }
         platform.commit(parts).await?;

@@ -146,7 +146,7 @@ impl Platform {
                         }
                     }
                     let is_closing = platform.inner.closing.is_cancelled();
-                    news.mark_unchanged();
+                    news.mark_seen();
                     page = platform.services().store.feed(&scope, after, PAGE).await?.into_iter();
                     if page.len() > 0 {
                         continue;
@@ -157,8 +157,7 @@ impl Platform {
                     tokio::select! {
                         biased;
                         () = platform.inner.closing.cancelled() => {}
-                        // The hub lives as long as the platform: the sender is there.
-                        _ = news.changed() => {}
+                        () = news.changed() => {}
                         () = platform.services().clock.sleep(NET) => {}
                     }
                 }

@@ -1,6 +1,7 @@
 //! The order of due work and who holds it, for stores that one process owns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -164,10 +165,11 @@ impl Agenda {
         key: &WorkKey,
         scope: &Scope,
         class: WorkClass,
-        due: Timestamp,
+        after: Duration,
         now: Timestamp,
     ) {
         self.advance(now);
+        let due = later(now, after);
         let Some(work) = self.works.get_mut(key) else {
             return self.put(key.clone(), Work::new(scope.clone(), class, due, None));
         };
@@ -192,13 +194,13 @@ impl Agenda {
 
     /// Gives a key back, as [`LeaseChange::Release`](super::LeaseChange::Release) says; false if it is not held.
     #[must_use]
-    pub fn release(&mut self, lease: &Lease, next: Option<(WorkClass, Timestamp)>, now: Timestamp) -> bool {
+    pub fn release(&mut self, lease: &Lease, next: Option<(WorkClass, Duration)>, now: Timestamp) -> bool {
         if !self.holds(lease, now) {
             return false;
         }
         if let Some(work) = self.take(&lease.key) {
             let next = match next {
-                Some(next) => Some(merge(work.again, next, now)),
+                Some((class, after)) => Some(merge(work.again, (class, later(now, after)), now)),
                 None => work.again,
             };
             if let Some((class, due)) = next {
@@ -231,11 +233,12 @@ impl Agenda {
         }
         let first = |set: &BTreeSet<(Timestamp, WorkKey)>| set.first().map(|(at, _)| *at);
         let next_due = [first(&self.sleeping), first(&self.held)].into_iter().flatten().min();
-        Claimed { leases, next_due }
+        let until = |due: Timestamp| Duration::try_from(due.duration_since(now)).unwrap_or_default();
+        Claimed { leases, next_due: next_due.map(until) }
     }
 
     /// Holds a lease for `duration` from now; `None` if it is not held.
-    pub fn renew(&mut self, lease: &Lease, duration: std::time::Duration, now: Timestamp) -> Option<Lease> {
+    pub fn renew(&mut self, lease: &Lease, duration: Duration, now: Timestamp) -> Option<Lease> {
         if !self.holds(lease, now) {
             return None;
         }
@@ -355,7 +358,7 @@ fn merge(
     (class, earlier.1)
 }
 
-fn later(now: Timestamp, duration: std::time::Duration) -> Timestamp {
+fn later(now: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration)
         .ok()
         .and_then(|duration| now.checked_add(duration).ok())

@@ -51,9 +51,11 @@ pub struct Lease {
 /// A change of due work, as part of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseChange {
-    /// Makes `key` due at `due`, or earlier if it is due earlier already. Whoever holds it keeps it; the work is
-    /// due again when they release it. The earlier of two due times brings its class along; what is due by now
-    /// as both is [`Light`](WorkClass::Light), so that nothing waits for a slot that it may have no use for.
+    /// Makes `key` due so long after the commit, or earlier if it is due earlier already. Whoever holds it keeps it;
+    /// the work is due again when they release it. The earlier of two due times brings its class along; what is due by
+    /// now as both is [`Light`](WorkClass::Light), so that nothing waits for a slot that it may have no use for.
+    ///
+    /// A duration and not a time: the clocks of the store and of those who ask need not agree.
     Schedule {
         /// The key.
         key: WorkKey,
@@ -61,16 +63,16 @@ pub enum LeaseChange {
         scope: Scope,
         /// The class.
         class: WorkClass,
-        /// When.
-        due: Timestamp,
+        /// How long after the commit, by the store's clock.
+        after: Duration,
     },
     /// Gives a held key back. A lost lease makes the commit a `Conflict`.
     Release {
         /// The lease.
         lease: Lease,
-        /// When and as what it is due again; with `None`, only if it was scheduled meanwhile. If both, as with
-        /// [`Schedule`](Self::Schedule).
-        next: Option<(WorkClass, Timestamp)>,
+        /// As what and how long after the commit it is due again; with `None`, only if it was scheduled meanwhile.
+        /// If both, as with [`Schedule`](Self::Schedule).
+        next: Option<(WorkClass, Duration)>,
     },
 }
 
@@ -101,7 +103,7 @@ pub struct Claim {
 pub struct Claimed {
     /// The leases.
     pub leases: Vec<Lease>,
-    /// When the next work becomes due (its time comes, or a lease on it ends), if nothing changes before; always
-    /// in the future. Work that is due already, but beyond the limits, comes with the next claim.
-    pub next_due: Option<Timestamp>,
+    /// How long until the next work becomes due (its time comes, or a lease on it ends), if nothing changes before.
+    /// Work that is due already, but beyond the limits, comes with the next claim.
+    pub next_due: Option<Duration>,
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
+use super::process::Process;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -123,6 +124,7 @@ pub struct Chaos<T> {
     clock: Arc<dyn Clock>,
     seed: u64,
     plan: ChaosPlan,
+    process: Process,
     state: Mutex<State>,
 }
 
@@ -138,7 +140,13 @@ impl<T> Chaos<T> {
 
     /// Does to the calls of `inner` what `plan` says with this seed.
     pub fn new(inner: T, clock: Arc<dyn Clock>, seed: u64, plan: ChaosPlan) -> Self {
-        Self { inner, clock, seed, plan, state: Mutex::default() }
+        Self { inner, clock, seed, plan, process: Process::default(), state: Mutex::default() }
+    }
+
+    /// The same for the calls of a process that can be paused and killed.
+    #[must_use]
+    pub fn of_process(self, process: Process) -> Self {
+        Self { process, ..self }
     }
 
     /// The adapter itself, for looking at what really happened.
@@ -157,6 +165,9 @@ impl<T> Chaos<T> {
         let nth = state.calls.entry(operation).or_default();
         *nth += 1;
         let nth = *nth;
+        if self.process.is_calm() {
+            return None;
+        }
         let mischief = self.plan.decide(self.seed, operation, nth)?;
         if state.journal.len() == Self::JOURNAL_LENGTH {
             state.journal.pop_front();
@@ -170,6 +181,15 @@ impl<T> Chaos<T> {
     }
 
     async fn act<R>(
+        &self,
+        verb: Verb,
+        context: Option<&Context>,
+        call: BoxFuture<'_, Result<R>>,
+    ) -> Result<R> {
+        self.process.call(self.disturb(verb, context, call)).await
+    }
+
+    async fn disturb<R>(
         &self,
         verb: Verb,
         context: Option<&Context>,

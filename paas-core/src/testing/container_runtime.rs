@@ -374,6 +374,27 @@ pub async fn a_call_cancelled_before_it_began_does_nothing(harness: &dyn Contain
     scene.clean(&[]).await;
 }
 
+/// A hint may be lost, but not every one.
+pub async fn endings_are_hinted_at(harness: &dyn ContainerRuntimeHarness) {
+    let scene = scene(harness);
+    let mut endings = scene.runtime.endings(&scene.context).await.unwrap();
+    let image = harness.image(TestProgram::Runs).await;
+    let end_one = async || {
+        let spec = scene.spec(image.clone(), 5);
+        scene.ensured(&spec).await;
+        scene.context.sleep("test.wait", Duration::from_millis(100)).await.unwrap();
+        scene.runtime.remove(&scene.context, &spec.name).await.unwrap();
+    };
+    let many = async {
+        for _ in 0..10 {
+            end_one().await;
+        }
+    };
+    let (hint, ()) = futures::join!(endings.next(), many);
+    assert_eq!(hint, Some(()));
+    scene.runtime.remove_network(&scene.context, &scene.org).await.unwrap();
+}
+
 /// It answers.
 pub async fn it_answers(harness: &dyn ContainerRuntimeHarness) {
     let scene = scene(harness);
@@ -408,6 +429,7 @@ macro_rules! conformance_container_runtime {
                 followed_output_ends_with_the_instance,
                 a_network_in_use_is_not_removed,
                 a_call_cancelled_before_it_began_does_nothing,
+                endings_are_hinted_at,
                 it_answers,
             ]
         );

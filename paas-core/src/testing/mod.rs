@@ -13,6 +13,7 @@ pub mod image_builder;
 pub mod ingress;
 pub mod log_store;
 pub mod planner;
+pub mod process;
 pub mod state_store;
 
 /// Expands to one test for each promise of a trait, against what the harness makes.

@@ -173,6 +173,10 @@ macro_rules! container_runtime {
                 pass!(self, platform("runtime.output", Class::Call), context, output(name, options))
             }
 
+            async fn endings(&self, context: &Context) -> Result<BoxStream<'static, ()>> {
+                pass!(self, platform("runtime.endings", Class::Call), context, endings())
+            }
+
             async fn ping(&self, context: &Context) -> Result<()> {
                 pass!(self, platform("runtime.ping", Class::Ping), context, ping())
             }

@@ -180,6 +180,10 @@ impl ContainerRuntime for Slow {
         Ok(futures::stream::once(silence).filter_map(async |result| result.err().map(Err)).boxed())
     }
 
+    async fn endings(&self, _: &Context) -> paas_core::Result<futures::stream::BoxStream<'static, ()>> {
+        unreachable!()
+    }
+
     async fn ping(&self, _: &Context) -> paas_core::Result<()> {
         unreachable!()
     }

@@ -61,8 +61,9 @@ pub(super) fn body(engine: &DockerEngine, spec: &InstanceSpec, address: SocketAd
             typ: Some("json-file".to_owned()),
             config: Some(texts(&[("max-size", "10m"), ("max-file", "3")])),
         }),
+        // The platform's warden starts again what ended, and says so.
         restart_policy: Some(RestartPolicy {
-            name: Some(RestartPolicyNameEnum::ON_FAILURE),
+            name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,
         }),
         network_mode: Some(network.clone()),

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::models::ContainerSummary;
 use bollard::query_parameters as query;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use paas_core::{
     Addressing, ContainerRuntime, Context, Error, Fault, Instance, InstanceName, InstanceSpec, Kind, OrgId,
@@ -25,11 +27,15 @@ use observe::Found;
 /// How often a container is made: what has its name is replaced, and a port that was taken meanwhile chosen anew.
 const ENSURE_TRIES: u32 = 4;
 
+/// The numbers of the names that copies of an operation's container get: far above those of its substitutes.
+const COPIES: std::ops::Range<u32> = 1_000..1_100;
+
 /// Runs containers on a Docker engine.
 ///
 /// What a container may do is fixed: see `container.rs` for the whole list. [`list`](ContainerRuntime::list) is one
 /// call to the engine, which does not tell when a container started, how often it was restarted and whether it ran
-/// out of memory: [`inspect`](ContainerRuntime::inspect) does. Engine 20.10 may say that it ran out of memory a moment
+/// out of memory: [`inspect`](ContainerRuntime::inspect) does. A copy of a container that somebody made with its labels
+/// is given a name when it is listed first. Engine 20.10 may say that it ran out of memory a moment
 /// after it says that it ended.
 #[derive(Clone, Debug)]
 pub struct DockerRuntime {
@@ -195,6 +201,44 @@ impl DockerRuntime {
         }
     }
 
+    /// Gives the operation's container its name back, when somebody renamed it: it has the address. False if there is none.
+    async fn adopt(&self, context: &Context, spec: &InstanceSpec) -> Result<bool> {
+        const OPERATION: &str = "docker.rename_container";
+        let filters = self.engine.filters(&[(label::DEPLOYMENT, spec.deployment.as_str())]);
+        let options = query::ListContainersOptionsBuilder::new().filters(&filters).build();
+        let call = self.engine.docker().list_containers(Some(options));
+        let running = self.engine.call(context, OPERATION, call).await?;
+        let Some(id) = running.into_iter().find_map(|container| container.id) else { return Ok(false) };
+        let options = query::RenameContainerOptionsBuilder::new().name(spec.name.as_str()).build();
+        let call = self.engine.docker().rename_container(&id, options);
+        self.engine.effect(context, OPERATION, call).await?;
+        Ok(true)
+    }
+
+    /// Gives a copy of an operation's container, which somebody made, a name by which it can be told of and removed.
+    /// `None` for what is no copy of one of `instances`, or can't be renamed.
+    async fn name_copy(
+        &self,
+        context: &Context,
+        copy: &mut ContainerSummary,
+        instances: &[Instance],
+    ) -> Option<Instance> {
+        const OPERATION: &str = "docker.rename_container";
+        let id = copy.id.clone()?;
+        let deployment = observe::deployment(copy)?;
+        if !instances.iter().any(|instance| instance.deployment == deployment) {
+            return None;
+        }
+        let is_free = |name: &InstanceName| !instances.iter().any(|instance| instance.name == *name);
+        let mut names = COPIES.map(|number| InstanceName::of(&deployment, number));
+        let name = names.find(is_free)?;
+        let options = query::RenameContainerOptionsBuilder::new().name(name.as_str()).build();
+        let call = self.engine.docker().rename_container(&id, options);
+        self.engine.effect(context, OPERATION, call).await.ok()?;
+        copy.names = Some(vec![name.to_string()]);
+        observe::listed(copy).ok()
+    }
+
     /// Starts a created container and answers what it is then.
     async fn started(&self, context: &Context, spec: &InstanceSpec, id: &str) -> Result<Instance> {
         const OPERATION: &str = "docker.ensure_container";
@@ -233,8 +277,12 @@ impl ContainerRuntime for DockerRuntime {
                 if let Err(left) = self.remove_by_id(&uncancelled, "docker.remove_container", &id).await {
                     tracing::warn!(error = ?left, name = %spec.name, "a container that did not start is left");
                 }
+                let is_taken = error.reason() == Some(container::ADDRESS_TAKEN);
+                if is_taken && self.adopt(context, spec).await? {
+                    continue;
+                }
                 let is_other_port_possible = spec.placement == Placement::Chosen && tries_left > 0;
-                if is_other_port_possible && error.reason() == Some(container::ADDRESS_TAKEN) {
+                if is_other_port_possible && is_taken {
                     continue;
                 }
                 return Err(error);
@@ -282,11 +330,18 @@ impl ContainerRuntime for DockerRuntime {
         let call = self.engine.docker().list_containers(Some(options));
         let summaries = self.engine.call(context, OPERATION, call).await?;
         let mut instances = Vec::with_capacity(summaries.len());
-        for summary in &summaries {
-            match observe::listed(summary) {
+        let mut misnamed = Vec::new();
+        for summary in summaries {
+            match observe::listed(&summary) {
                 Ok(instance) => instances.push(instance),
+                Err(error) => misnamed.push((summary, error)),
+            }
+        }
+        for (mut summary, error) in misnamed {
+            match self.name_copy(context, &mut summary, &instances).await {
+                Some(instance) => instances.push(instance),
                 // One that somebody renamed must not hide the others.
-                Err(error) => tracing::warn!(?error, names = ?summary.names, "a container is not understood"),
+                None => tracing::warn!(?error, names = ?summary.names, "a container is not understood"),
             }
         }
         instances.sort_by(|one, other| one.name.cmp(&other.name));
@@ -334,6 +389,21 @@ impl ContainerRuntime for DockerRuntime {
             Some(id) => Ok(output::read(&self.engine, &id, options)),
             None => Err(Error::not_found(OPERATION, "there is no such instance").fault(Fault::Platform)),
         }
+    }
+
+    async fn endings(&self, context: &Context) -> Result<BoxStream<'static, ()>> {
+        const OPERATION: &str = "docker.events";
+        if context.is_cancelled() {
+            return Err(Error::cancelled(OPERATION));
+        }
+        let mut filters = self.engine.filters(&[]);
+        filters.insert("type".to_owned(), vec!["container".to_owned()]);
+        filters.insert("event".to_owned(), vec!["die".to_owned(), "destroy".to_owned(), "rename".to_owned()]);
+        let options = query::EventsOptionsBuilder::new().filters(&filters).build();
+        // It lasts until the engine ends it: whoever reads then asks again.
+        let docker = self.engine.docker().clone().with_timeout(Duration::from_secs(24 * 60 * 60));
+        let events = docker.events(Some(options)).take_while(|event| std::future::ready(event.is_ok()));
+        Ok(events.map(|_| ()).boxed())
     }
 
     async fn ping(&self, context: &Context) -> Result<()> {

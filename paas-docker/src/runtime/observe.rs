@@ -73,6 +73,11 @@ pub(super) fn listed(summary: &ContainerSummary) -> Result<Instance> {
     Ok(instance)
 }
 
+/// The operation that a container of a list says it is of.
+pub(super) fn deployment(summary: &ContainerSummary) -> Option<DeploymentId> {
+    summary.labels.as_ref()?.get(label::DEPLOYMENT)?.parse().ok()
+}
+
 /// The code in `Exited (137) 3 seconds ago`, `Restarting (1) 2 seconds ago`; 0 where there is none.
 fn exit_code(status: &str) -> i64 {
     let code = status.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(code, _)| code);

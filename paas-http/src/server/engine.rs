@@ -149,6 +149,10 @@ impl ContainerRuntime for LateEngine {
         self.noted(self.adapters(context).await?.1.output(context, name, options).await)
     }
 
+    async fn endings(&self, context: &Context) -> Result<BoxStream<'static, ()>> {
+        self.noted(self.adapters(context).await?.1.endings(context).await)
+    }
+
     async fn ping(&self, context: &Context) -> Result<()> {
         self.noted(self.adapters(context).await?.1.ping(context).await)
     }

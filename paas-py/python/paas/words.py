@@ -39,6 +39,9 @@ EventType: TypeAlias = Literal[
     "ended",
     "app_created",
     "app_changed",
+    "drift_found",
+    "instance_restored",
+    "instance_steady",
     "app_deleted",
 ]
 Fault: TypeAlias = Literal["user", "platform", "upstream"]

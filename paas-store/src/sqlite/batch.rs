@@ -367,8 +367,8 @@ impl<'c> Session<'c> {
         };
         let before = self.agenda.get(key).cloned();
         match change {
-            LeaseChange::Schedule { scope, class, due, .. } => {
-                self.agenda.schedule(key, scope, *class, *due, now);
+            LeaseChange::Schedule { scope, class, after, .. } => {
+                self.agenda.schedule(key, scope, *class, *after, now);
             }
             LeaseChange::Release { lease, next } => {
                 if !self.agenda.release(lease, *next, now) {

@@ -163,7 +163,7 @@ fn load(writer: &Connection, now: Timestamp) -> Result<Agenda> {
         else {
             return Err(OpenFailure::UnknownWork);
         };
-        let again = again.map(|Class(class)| row.get(5).map(|Time(at)| (class, at))).transpose()?;
+        let again = again.map(|Class(class)| row.get(5).map(|Time(at)| (class, at.min(now)))).transpose()?;
         let work = Work::new(scope, class, row.get::<_, Time>(3)?.0.min(now), again);
         agenda.restore(&row.get::<_, String>(0)?, Some(work));
     }

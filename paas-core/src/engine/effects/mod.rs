@@ -26,7 +26,7 @@ pub(crate) const FOREIGN_NAME: &str = "foreign_name";
 #[derive(Debug)]
 pub(crate) struct Effects {
     pub(super) services: Arc<Services>,
-    pub(super) addresses: Addresses,
+    pub(crate) addresses: Addresses,
     pub(super) collector: Arc<Collector>,
 }
 

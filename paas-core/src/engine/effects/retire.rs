@@ -70,7 +70,7 @@ impl Effects {
         self.addresses.free_all(&spec.org, &spec.app, &kept).await
     }
 
-    async fn retire_one(&self, context: &Context, instance: &Instance) -> Result<()> {
+    pub(crate) async fn retire_one(&self, context: &Context, instance: &Instance) -> Result<()> {
         let settings = &self.services.settings;
         let draining = context.with_budget(settings.drain);
         self.services.ingress.drain(&draining, &instance.name, instance.address).await?;

@@ -56,13 +56,32 @@ impl Effects {
     }
 
     pub(super) async fn start(&self, context: &Context, work: &mut Work<'_>) -> Result<Output> {
+        let spec = self.instance_spec(work).await?;
+        context.log(LogSource::System, format!("starting {} on port {}", spec.name, u32::from(spec.port)));
+        let instance = self.services.runtime.ensure(context, &spec).await?;
+        self.collector.follow(&instance);
+        Ok(Output::Started { instance, port: spec.port })
+    }
+
+    /// Makes the live instance run that an operation brought: under its name, at its address.
+    pub(crate) async fn restore(&self, context: &Context, work: &Work<'_>) -> Result<()> {
+        let spec = self.instance_spec(work).await?;
+        // What is there is replaced: what it wrote last is kept.
+        self.collector.finish(&spec.name).await;
+        let instance = self.services.runtime.ensure(context, &spec).await?;
+        self.collector.follow(&instance);
+        Ok(())
+    }
+
+    /// What the operation's instance is to be: the same every time that it is asked.
+    async fn instance_spec(&self, work: &Work<'_>) -> Result<InstanceSpec> {
         let spec = work.spec;
         let target = self.target(work).await?;
         let placement = match self.services.runtime.addressing() {
             Addressing::Platform => self.addresses.allocate(&spec.org, &spec.app, &spec.id).await?,
             Addressing::Runtime => Placement::Chosen,
         };
-        let instance_spec = InstanceSpec {
+        Ok(InstanceSpec {
             name: InstanceName::of(&spec.id, work.state.fallback),
             org: spec.org.clone(),
             app: spec.app.clone(),
@@ -73,14 +92,7 @@ impl Effects {
             resources: spec.config.resources,
             stop_grace: self.services.settings.stop_grace,
             placement,
-        };
-        context.log(
-            LogSource::System,
-            format!("starting {} on port {}", instance_spec.name, u32::from(target.port)),
-        );
-        let instance = self.services.runtime.ensure(context, &instance_spec).await?;
-        self.collector.follow(&instance);
-        Ok(Output::Started { instance, port: target.port })
+        })
     }
 
     pub(super) async fn verify(&self, context: &Context, work: &mut Work<'_>) -> Result<Output> {

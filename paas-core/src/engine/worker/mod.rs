@@ -1,6 +1,7 @@
 //! Takes one app's operations through the pipeline, under one lease.
 
 mod attend;
+mod tend;
 mod undo;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::effects::{Effects, FOREIGN_NAME, Performed, Scratch, Work};
 use super::hub::{Hub, Watch};
 use super::journal::{Extra, Journal};
 use super::services::Services;
-use crate::domain::{App, AppId, AppStatus, OperationKind, Step};
+use crate::domain::{App, AppId, AppStatus, DeploymentId, OperationKind, Step};
 use crate::error::{Error, Failure, Kind, Result};
 use crate::pipeline::{Action, Event, Outcome, Output, Phase, State};
 use crate::records::{self, Versioned};
@@ -56,9 +57,11 @@ impl Worker {
         loop {
             let status: Option<Versioned<AppStatus>> =
                 self.services.records().get(&lease.scope, app.as_str()).await?;
-            let next =
-                status.and_then(|status| status.value.active.or_else(|| status.value.queue.first().cloned()));
-            let Some(id) = next else { return self.release(&lease, None).await };
+            let next = status.as_ref().and_then(|status| next_of(&status.value));
+            let Some(id) = next else {
+                let again = self.tend(&mut lease, &app, status).await?;
+                return self.release(&lease, again.map(|after| (WorkClass::Light, after))).await;
+            };
             let Some(mut journal) = Journal::load(self.services.clone(), lease.clone(), &app, &id).await?
             else {
                 return self.release(&lease, None).await;
@@ -70,7 +73,7 @@ impl Worker {
         }
     }
 
-    async fn release(&self, lease: &Lease, next: Option<(WorkClass, Timestamp)>) -> Result<()> {
+    async fn release(&self, lease: &Lease, next: Option<(WorkClass, Duration)>) -> Result<()> {
         let release = LeaseChange::Release { lease: lease.clone(), next };
         let batch = Batch { fence: Some(lease.clone()), leases: vec![release], ..Batch::default() };
         self.services.store.commit(batch).await.map(drop)
@@ -118,7 +121,7 @@ impl Drive<'_> {
         loop {
             let now = self.services().clock.now();
             if self.worker.stop.is_cancelled() {
-                return self.let_go(self.journal.lease().class, now).await;
+                return self.let_go(self.journal.lease().class, Duration::ZERO).await;
             }
             if self.services().clock.elapsed() >= *self.renew_at {
                 self.renew().await?;
@@ -127,7 +130,7 @@ impl Drive<'_> {
                 Action::Do { step, .. }
                     if step == Step::Build && self.journal.lease().class != WorkClass::Build =>
                 {
-                    return self.let_go(WorkClass::Build, now).await;
+                    return self.let_go(WorkClass::Build, Duration::ZERO).await;
                 }
                 Action::Do { step, attempt } => {
                     if !matches!(self.journal.state.phase, Phase::Running { .. }) {
@@ -143,7 +146,10 @@ impl Drive<'_> {
                         return Ok(turn);
                     }
                 }
-                Action::Sleep { until } => return self.let_go(WorkClass::Light, until).await,
+                Action::Sleep { until } => {
+                    let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                    return self.let_go(WorkClass::Light, wait).await;
+                }
                 Action::Finish { outcome } => return self.end(&outcome).await,
                 Action::Idle => return self.skip().await,
             }
@@ -162,8 +168,8 @@ impl Drive<'_> {
         Ok(Turn::Ended)
     }
 
-    async fn let_go(&self, class: WorkClass, due: Timestamp) -> Result<Turn> {
-        self.worker.release(self.journal.lease(), Some((class, due))).await?;
+    async fn let_go(&self, class: WorkClass, after: Duration) -> Result<Turn> {
+        self.worker.release(self.journal.lease(), Some((class, after))).await?;
         Ok(Turn::Released)
     }
 
@@ -267,7 +273,7 @@ impl Drive<'_> {
     ) -> Result<Option<Turn>> {
         let Performed { output, found, writes } = performed;
         let busy_millis = millis(busy);
-        let (now, lease) = (self.services().clock.now(), self.journal.lease().clone());
+        let lease = self.journal.lease().clone();
         let frees_slot = step == Step::Build && lease.class == WorkClass::Build;
         if step == Step::Route {
             // It is settled with this commit: who reads its log then finds every line.
@@ -292,7 +298,7 @@ impl Drive<'_> {
             }
             let mut extra = Extra { writes: writes.clone(), ..Extra::default() };
             if frees_slot {
-                let next = Some((WorkClass::Light, now));
+                let next = Some((WorkClass::Light, Duration::ZERO));
                 extra.release = Some(LeaseChange::Release { lease: lease.clone(), next });
             } else if let Some(next) = state.kind().step_after(last).filter(|next| *next != Step::Build) {
                 events.push(Event::Started { step: next, attempt: 1 });
@@ -305,8 +311,7 @@ impl Drive<'_> {
 
     /// Lets go of what goes on at the next start.
     async fn interrupt(&mut self) -> Result<Turn> {
-        let now = self.services().clock.now();
-        self.let_go(self.journal.lease().class, now).await
+        self.let_go(self.journal.lease().class, Duration::ZERO).await
     }
 
     /// Records the end, and gives the lease back when nothing waits behind it, or when it takes a build slot, which
@@ -316,11 +321,11 @@ impl Drive<'_> {
         self.log.flush().await;
         let is_deleted = self.journal.spec.kind == OperationKind::Delete && *outcome == Outcome::Succeeded;
         let (removals, appends) = if is_deleted { self.removal().await? } else { (Vec::new(), Vec::new()) };
-        let (now, lease) = (self.services().clock.now(), self.journal.lease().clone());
+        let lease = self.journal.lease().clone();
         let id = self.journal.spec.id.clone();
         let make = |_: &State, status: &AppStatus| {
             let is_last = is_deleted || status.queue.iter().all(|queued| *queued == id);
-            let next = (!is_last).then_some((WorkClass::Light, now));
+            let next = (!is_last).then_some((WorkClass::Light, Duration::ZERO));
             let gives_back = is_last || lease.class == WorkClass::Build;
             let release = gives_back.then(|| LeaseChange::Release { lease: lease.clone(), next });
             let extra = Extra {
@@ -352,6 +357,11 @@ impl Drive<'_> {
         let append = records::append(scope, stream, version, self.services().clock.now(), &[event])?;
         Ok((writes, vec![append]))
     }
+}
+
+/// The operation that is under way, or comes next.
+fn next_of(status: &AppStatus) -> Option<DeploymentId> {
+    status.active.as_ref().or(status.queue.first()).cloned()
 }
 
 /// True if the operation is to stop and still can.

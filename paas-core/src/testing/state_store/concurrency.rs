@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::task::JoinHandle;
@@ -95,12 +96,11 @@ pub async fn one_writer_wins_a_unique_key(harness: &Harness) {
 
 /// However many claim, no key has two holders, and none is left over.
 pub async fn one_worker_wins_each_key(harness: &Harness) {
-    let due = harness.now();
     let leases = (0..200).map(|number| LeaseChange::Schedule {
         key: format!("k{number}"),
         scope: org(number % 5),
         class: WorkClass::Light,
-        due,
+        after: Duration::ZERO,
     });
     harness.store.commit(Batch { leases: leases.collect(), ..Batch::default() }).await.unwrap();
     let results = joined(spawned(harness, |_, store| async move {

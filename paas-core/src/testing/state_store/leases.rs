@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::{Harness, append, org, put, refused};
 use crate::error::{Kind, Result};
 use crate::store::{
@@ -13,6 +11,8 @@ use crate::store::{
 use WorkClass::{Build, Light};
 
 const HOLD: Duration = Duration::from_secs(15);
+const NOW: Duration = Duration::ZERO;
+const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) fn claim_of(class: WorkClass, limit: usize) -> Claim {
     Claim {
@@ -36,24 +36,27 @@ fn keys(claimed: &Claimed) -> Vec<&str> {
     claimed.leases.iter().map(|lease| lease.key.as_str()).collect()
 }
 
-fn scheduled(scope: &Scope, key: &str, class: WorkClass, due: Timestamp) -> LeaseChange {
-    LeaseChange::Schedule { key: key.to_owned(), scope: scope.clone(), class, due }
+fn scheduled(scope: &Scope, key: &str, class: WorkClass, after: Duration) -> LeaseChange {
+    LeaseChange::Schedule { key: key.to_owned(), scope: scope.clone(), class, after }
 }
 
-async fn schedule(harness: &Harness, key: &str, class: WorkClass, due: Timestamp) {
-    change(harness, scheduled(&org(1), key, class, due)).await.unwrap();
+async fn schedule(harness: &Harness, key: &str, class: WorkClass, after: Duration) {
+    change(harness, scheduled(&org(1), key, class, after)).await.unwrap();
 }
 
-async fn release(
-    harness: &Harness,
-    lease: &Lease,
-    next: Option<(WorkClass, Timestamp)>,
-) -> Result<Committed> {
+async fn release(harness: &Harness, lease: &Lease, next: Option<(WorkClass, Duration)>) -> Result<Committed> {
     change(harness, LeaseChange::Release { lease: lease.clone(), next }).await
 }
 
 async fn change(harness: &Harness, change: LeaseChange) -> Result<Committed> {
     harness.store.commit(Batch { leases: vec![change], ..Batch::default() }).await
+}
+
+/// Asserts how long it is until the next work is due, give or take what the test takes.
+#[track_caller]
+fn assert_about(next_due: Option<Duration>, wanted: Duration) {
+    let next_due = next_due.expect("something is due later");
+    assert!(next_due <= wanted && next_due + Duration::from_secs(5) > wanted, "{next_due:?}, not {wanted:?}");
 }
 
 /// Asserts that a write fenced by `lease` is refused and did not happen.
@@ -62,7 +65,7 @@ async fn assert_lost(harness: &Harness, lease: &Lease) {
         fence: Some(lease.clone()),
         writes: vec![put("fenced", Expect::Any, "")],
         appends: vec![append("fenced", 0, harness.now(), &["x"])],
-        leases: vec![scheduled(&org(1), "fenced", Light, harness.now())],
+        leases: vec![scheduled(&org(1), "fenced", Light, NOW)],
     };
     let error = refused(harness.store.commit(batch).await, Kind::Conflict);
     assert_eq!(error.reason(), Some("fenced"));
@@ -76,7 +79,7 @@ async fn assert_lost(harness: &Harness, lease: &Lease) {
 
 /// Held work is nobody else's, and its holder may write.
 pub async fn due_work_is_claimed_once(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     let claimed = claim(harness, Light, 10).await;
     assert_eq!(keys(&claimed), ["k"]);
     let lease = &claimed.leases[0];
@@ -92,27 +95,26 @@ pub async fn due_work_is_claimed_once(harness: &Harness) {
 /// Not before its time, which the claim tells.
 pub async fn work_is_claimed_when_it_is_due(harness: &Harness) {
     assert_eq!(claim(harness, Light, 1).await, Claimed::default());
-    let (soon, later) = (harness.after(60), harness.after(600));
-    schedule(harness, "later", Light, later).await;
-    schedule(harness, "soon", Build, soon).await;
+    schedule(harness, "later", Light, 10 * MINUTE).await;
+    schedule(harness, "soon", Build, MINUTE).await;
     let claimed = claim(harness, Light, 10).await;
     assert!(claimed.leases.is_empty());
-    assert_eq!(claimed.next_due, Some(soon));
-    harness.advance(Duration::from_secs(61));
+    assert_about(claimed.next_due, MINUTE);
+    harness.advance(MINUTE);
     let claimed = claim(harness, Build, 10).await;
     assert_eq!(keys(&claimed), ["soon"]);
     // The lease ends before the other work is due.
-    assert_eq!(claimed.next_due, Some(claimed.leases[0].expires_at));
+    assert_about(claimed.next_due, HOLD);
     release(harness, &claimed.leases[0], None).await.unwrap();
-    assert_eq!(claim(harness, Build, 10).await.next_due, Some(later));
+    assert_about(claim(harness, Build, 10).await.next_due, 9 * MINUTE);
 }
 
 /// In whichever order they come.
 pub async fn the_earliest_due_time_wins(harness: &Harness) {
-    schedule(harness, "a", Light, harness.after(60)).await;
-    schedule(harness, "a", Light, harness.after(600)).await;
-    schedule(harness, "b", Light, harness.after(600)).await;
-    schedule(harness, "b", Light, harness.after(50)).await;
+    schedule(harness, "a", Light, MINUTE).await;
+    schedule(harness, "a", Light, Duration::from_secs(600)).await;
+    schedule(harness, "b", Light, Duration::from_secs(600)).await;
+    schedule(harness, "b", Light, Duration::from_secs(50)).await;
     harness.advance(Duration::from_secs(61));
     let claimed = claim(harness, Light, 10).await;
     assert_eq!(keys(&claimed), ["b", "a"]);
@@ -124,35 +126,34 @@ pub async fn the_earliest_due_time_wins(harness: &Harness) {
 
 /// Sleeping work that is wanted earlier is wanted as the earlier one says; due work keeps its class.
 pub async fn an_earlier_due_time_brings_its_class(harness: &Harness) {
-    schedule(harness, "k", Build, harness.after(60)).await;
-    schedule(harness, "k", Light, harness.after(90)).await;
+    schedule(harness, "k", Build, MINUTE).await;
+    schedule(harness, "k", Light, Duration::from_secs(90)).await;
     assert!(claim(harness, Light, 1).await.leases.is_empty());
-    schedule(harness, "k", Light, harness.now()).await;
-    schedule(harness, "k", Build, harness.after(-60)).await;
+    schedule(harness, "k", Light, NOW).await;
+    schedule(harness, "k", Build, NOW).await;
     assert!(claim(harness, Build, 1).await.leases.is_empty());
     assert_eq!(keys(&claim(harness, Light, 1).await), ["k"]);
 }
 
 /// Work that waits for a slot waits no longer when somebody wants it looked at: by its holder, too.
 pub async fn what_is_due_as_both_is_light(harness: &Harness) {
-    schedule(harness, "k", Build, harness.after(-60)).await;
-    schedule(harness, "k", Light, harness.after(60)).await;
+    schedule(harness, "k", Build, NOW).await;
+    schedule(harness, "k", Light, MINUTE).await;
     assert!(claim(harness, Light, 1).await.leases.is_empty());
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     assert_eq!(harness.store.count(Build, None).await.unwrap(), 0);
     assert!(claim(harness, Build, 1).await.leases.is_empty());
     let lease = claimed_one(harness).await;
     assert_eq!(lease.class, Light);
-    let before = harness.now();
-    schedule(harness, "k", Light, harness.now()).await;
-    release(harness, &lease, Some((Build, before))).await.unwrap();
+    schedule(harness, "k", Light, NOW).await;
+    release(harness, &lease, Some((Build, NOW))).await.unwrap();
     assert_eq!(claimed_one(harness).await.class, Light);
 }
 
 /// A wait lasts as long as it was meant to when it began.
 pub async fn a_clock_set_back_makes_no_wait_longer(harness: &Harness) {
-    schedule(harness, "sleeping", Light, harness.after(60)).await;
-    schedule(harness, "held", Light, harness.now()).await;
+    schedule(harness, "sleeping", Light, MINUTE).await;
+    schedule(harness, "held", Light, NOW).await;
     let lease = claimed_one(harness).await;
     harness.set_back(Duration::from_secs(3600));
     assert!(claim(harness, Light, 2).await.leases.is_empty());
@@ -165,44 +166,43 @@ pub async fn a_clock_set_back_makes_no_wait_longer(harness: &Harness) {
 
 /// Finished work does not come back.
 pub async fn a_released_key_is_forgotten(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     let lease = claimed_one(harness).await;
     release(harness, &lease, None).await.unwrap();
     assert_eq!(claim(harness, Light, 10).await, Claimed::default());
     assert_eq!(harness.store.count(Light, None).await.unwrap(), 0);
     assert_lost(harness, &lease).await;
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     assert!(claimed_one(harness).await.fence > lease.fence);
 }
 
 /// In its next class, at its next time.
 pub async fn a_released_key_is_due_as_it_says(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     let lease = claimed_one(harness).await;
-    let next = harness.after(60);
-    release(harness, &lease, Some((Build, next))).await.unwrap();
+    release(harness, &lease, Some((Build, MINUTE))).await.unwrap();
     let claimed = claim(harness, Build, 1).await;
     assert!(claimed.leases.is_empty());
-    assert_eq!(claimed.next_due, Some(next));
-    harness.advance(Duration::from_secs(61));
+    assert_about(claimed.next_due, MINUTE);
+    harness.advance(MINUTE);
     assert!(claim(harness, Light, 1).await.leases.is_empty());
     assert_eq!(keys(&claim(harness, Build, 1).await), ["k"]);
 }
 
 /// The holder keeps the key; its release makes it due, at the earlier of both times.
 pub async fn a_schedule_during_a_claim_is_not_lost(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     let lease = claimed_one(harness).await;
-    schedule(harness, "k", Light, harness.now()).await;
-    schedule(harness, "k", Light, harness.after(60)).await;
+    schedule(harness, "k", Light, NOW).await;
+    schedule(harness, "k", Light, MINUTE).await;
     assert!(claim(harness, Light, 1).await.leases.is_empty());
     release(harness, &lease, None).await.unwrap();
     let lease = claimed_one(harness).await;
-    schedule(harness, "k", Light, harness.now()).await;
-    release(harness, &lease, Some((Build, harness.after(60)))).await.unwrap();
+    schedule(harness, "k", Light, NOW).await;
+    release(harness, &lease, Some((Build, MINUTE))).await.unwrap();
     let lease = claimed_one(harness).await;
-    schedule(harness, "k", Light, harness.after(60)).await;
-    release(harness, &lease, Some((Build, harness.now()))).await.unwrap();
+    schedule(harness, "k", Light, MINUTE).await;
+    release(harness, &lease, Some((Build, NOW))).await.unwrap();
     let lease = claim(harness, Build, 1).await.leases.pop().unwrap();
     release(harness, &lease, None).await.unwrap();
     assert_eq!(claim(harness, Light, 10).await, Claimed::default());
@@ -210,9 +210,9 @@ pub async fn a_schedule_during_a_claim_is_not_lost(harness: &Harness) {
 
 /// Also when the first holder never releases.
 pub async fn a_schedule_during_a_claim_survives_its_expiry(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     claimed_one(harness).await;
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     harness.advance(HOLD);
     let lease = claimed_one(harness).await;
     release(harness, &lease, None).await.unwrap();
@@ -221,9 +221,9 @@ pub async fn a_schedule_during_a_claim_survives_its_expiry(harness: &Harness) {
 
 /// Whoever was released, or outlived their lease, changes nothing by it.
 pub async fn a_lost_lease_writes_nothing(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     let lost = claimed_one(harness).await;
-    release(harness, &lost, Some((Light, harness.now()))).await.unwrap();
+    release(harness, &lost, Some((Light, NOW))).await.unwrap();
     assert_lost(harness, &lost).await;
     let held = claimed_one(harness).await;
     assert_lost(harness, &lost).await;
@@ -234,11 +234,11 @@ pub async fn a_lost_lease_writes_nothing(harness: &Harness) {
 
 /// When a holder falls silent its work goes on elsewhere.
 pub async fn an_expired_lease_goes_to_another(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     let first = claimed_one(harness).await;
     let claimed = claim(harness, Light, 1).await;
     assert!(claimed.leases.is_empty());
-    assert_eq!(claimed.next_due, Some(first.expires_at));
+    assert_about(claimed.next_due, HOLD);
     harness.advance(HOLD);
     let second = claimed_one(harness).await;
     assert!(second.fence > first.fence);
@@ -248,7 +248,7 @@ pub async fn an_expired_lease_goes_to_another(harness: &Harness) {
 
 /// Also when nobody has taken the work over yet.
 pub async fn an_expired_lease_is_lost_to_its_holder(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     let lease = claimed_one(harness).await;
     harness.advance(HOLD);
     assert_lost(harness, &lease).await;
@@ -256,7 +256,7 @@ pub async fn an_expired_lease_is_lost_to_its_holder(harness: &Harness) {
 
 /// Renewal counts from now, keeps the fence, and the older copy of the lease stays good.
 pub async fn a_renewed_lease_lasts(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     let lease = claimed_one(harness).await;
     harness.advance(Duration::from_secs(10));
     let renewed = harness.store.renew(&lease, HOLD).await.unwrap();
@@ -271,7 +271,7 @@ pub async fn a_renewed_lease_lasts(harness: &Harness) {
 pub async fn fences_grow(harness: &Harness) {
     let mut last = 0;
     for number in 0..10 {
-        schedule(harness, &format!("k{number}"), Light, harness.now()).await;
+        schedule(harness, &format!("k{number}"), Light, NOW).await;
         let lease = claimed_one(harness).await;
         assert!(lease.fence > last);
         last = lease.fence;
@@ -280,14 +280,14 @@ pub async fn fences_grow(harness: &Harness) {
 
 /// A release in a batch that is refused did not happen.
 pub async fn a_failed_batch_keeps_the_lease(harness: &Harness) {
-    schedule(harness, "k", Light, harness.now()).await;
+    schedule(harness, "k", Light, NOW).await;
     let lease = claimed_one(harness).await;
     let batch = Batch {
         fence: Some(lease.clone()),
         appends: vec![append("s", 0, harness.now(), &["x"])],
         leases: vec![
-            scheduled(&org(1), "other", Light, harness.now()),
-            LeaseChange::Release { lease: lease.clone(), next: Some((Light, harness.now())) },
+            scheduled(&org(1), "other", Light, NOW),
+            LeaseChange::Release { lease: lease.clone(), next: Some((Light, NOW)) },
             LeaseChange::Release { lease: lease.clone(), next: None },
         ],
         ..Batch::default()
@@ -302,8 +302,8 @@ pub async fn a_failed_batch_keeps_the_lease(harness: &Harness) {
 /// A slot is free again after a release.
 pub async fn slots_bound_all_workers_together(harness: &Harness) {
     for number in 0..5 {
-        schedule(harness, &format!("k{number}"), Build, harness.now()).await;
-        schedule(harness, &format!("l{number}"), Light, harness.now()).await;
+        schedule(harness, &format!("k{number}"), Build, NOW).await;
+        schedule(harness, &format!("l{number}"), Light, NOW).await;
     }
     let with_slots =
         |worker: &str| Claim { worker: worker.to_owned(), slots: [(Build, 2)].into(), ..claim_of(Build, 10) };
@@ -320,8 +320,8 @@ pub async fn slots_bound_all_workers_together(harness: &Harness) {
 /// What a worker did not ask for it does not get.
 pub async fn limits_are_by_class(harness: &Harness) {
     for number in 0..5 {
-        schedule(harness, &format!("l{number}"), Light, harness.now()).await;
-        schedule(harness, &format!("b{number}"), Build, harness.now()).await;
+        schedule(harness, &format!("l{number}"), Light, NOW).await;
+        schedule(harness, &format!("b{number}"), Build, NOW).await;
     }
     let claim = Claim { limit: [(Light, 3), (Build, 1)].into(), ..claim_of(Light, 0) };
     let claimed = harness.store.claim(&claim).await.unwrap();
@@ -332,12 +332,11 @@ pub async fn limits_are_by_class(harness: &Harness) {
 
 /// An org with much work does not delay the others' behind all of it.
 pub async fn orgs_take_turns(harness: &Harness) {
-    let due = harness.now();
     for number in 0..6 {
-        change(harness, scheduled(&org(1), &format!("a{number}"), Light, due)).await.unwrap();
+        change(harness, scheduled(&org(1), &format!("a{number}"), Light, NOW)).await.unwrap();
     }
     for (number, key) in [(2, "b0"), (2, "b1"), (3, "c0")] {
-        change(harness, scheduled(&org(number), key, Light, due)).await.unwrap();
+        change(harness, scheduled(&org(number), key, Light, NOW)).await.unwrap();
     }
     // One at a time, each finished before the next: turns alone decide.
     let mut order = Vec::new();
@@ -363,33 +362,33 @@ pub async fn orgs_take_turns(harness: &Harness) {
 
 /// Slots go first to whom they serve least.
 pub async fn a_busy_org_comes_behind_an_idle_one(harness: &Harness) {
-    let due = harness.now();
     for number in 0..4 {
-        change(harness, scheduled(&org(1), &format!("a{number}"), Build, due)).await.unwrap();
+        change(harness, scheduled(&org(1), &format!("a{number}"), Build, NOW)).await.unwrap();
     }
     assert_eq!(claim(harness, Build, 2).await.leases.len(), 2);
     for number in 0..2 {
-        change(harness, scheduled(&org(2), &format!("b{number}"), Build, due)).await.unwrap();
+        change(harness, scheduled(&org(2), &format!("b{number}"), Build, NOW)).await.unwrap();
     }
     assert_eq!(keys(&claim(harness, Build, 2).await), ["b0", "b1"]);
 }
 
 /// Within an org, by due time and not by name or arrival.
 pub async fn the_longest_waiting_comes_first(harness: &Harness) {
-    schedule(harness, "a", Light, harness.after(-10)).await;
-    schedule(harness, "b", Light, harness.after(-30)).await;
-    schedule(harness, "c", Light, harness.after(-20)).await;
+    for (key, seconds) in [("a", 30), ("b", 10), ("c", 20)] {
+        schedule(harness, key, Light, Duration::from_secs(seconds)).await;
+    }
+    harness.advance(MINUTE);
     assert_eq!(keys(&claim(harness, Light, 3).await), ["b", "c", "a"]);
 }
 
 /// How much is ahead of each, held work included.
 pub async fn count_gives_queue_positions(harness: &Harness) {
-    let due = harness.now();
-    for (number, key) in ["a", "b", "c"].into_iter().enumerate() {
-        schedule(harness, key, Build, harness.after(number as i64 - 10)).await;
+    for key in ["a", "b", "c"] {
+        schedule(harness, key, Build, NOW).await;
+        harness.advance(Duration::from_secs(1));
     }
-    schedule(harness, "sleeping", Build, harness.after(60)).await;
-    schedule(harness, "light", Light, due).await;
+    schedule(harness, "sleeping", Build, MINUTE).await;
+    schedule(harness, "light", Light, NOW).await;
     let count = async |key: Option<&str>| harness.store.count(Build, key.map(str::to_owned)).await.unwrap();
     assert_eq!(count(None).await, 3);
     for (key, ahead) in [("a", 0), ("b", 1), ("c", 2), ("sleeping", 0), ("light", 0), ("unknown", 0)] {
@@ -403,6 +402,6 @@ pub async fn count_gives_queue_positions(harness: &Harness) {
     assert_eq!(count(None).await, 2);
     assert_eq!(count(Some("c")).await, 1);
     // Another org's single piece of work is not behind all of it.
-    change(harness, scheduled(&org(2), "d", Build, due)).await.unwrap();
+    change(harness, scheduled(&org(2), "d", Build, NOW)).await.unwrap();
     assert!(count(Some("d")).await <= 1);
 }

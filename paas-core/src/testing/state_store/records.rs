@@ -186,7 +186,7 @@ pub async fn a_failed_batch_changes_nothing(harness: &Harness) {
             key: "k".to_owned(),
             scope: org(1),
             class: WorkClass::Light,
-            due: harness.now(),
+            after: Duration::ZERO,
         }],
     };
     refused(harness.store.commit(batch).await, Kind::Conflict);

@@ -165,8 +165,8 @@ pub async fn new_events_are_hinted_at(harness: &Harness) {
 /// Scheduling and releasing both wake workers.
 pub async fn new_work_is_hinted_at(harness: &Harness) {
     let mut changes = harness.store.changes();
-    let due = harness.now();
-    let schedule = LeaseChange::Schedule { key: "k".into(), scope: org(1), class: WorkClass::Light, due };
+    let (key, class, after) = ("k".to_owned(), WorkClass::Light, Duration::ZERO);
+    let schedule = LeaseChange::Schedule { key, scope: org(1), class, after };
     harness.store.commit(Batch { leases: vec![schedule], ..Batch::default() }).await.unwrap();
     hinted(&mut changes, &Change::Work).await;
     let lease = super::leases::claimed_one(harness).await;

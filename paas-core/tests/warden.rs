@@ -1,0 +1,234 @@
+//! What is there drifts from what should be, and is put right; nothing else is touched.
+
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod world;
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use paas_core::memory::{MemoryFiles, Program, ProgramExit, Script};
+use paas_core::pipeline::Drift;
+use paas_core::{
+    AppState, Batch, ContainerRuntime, Context, Crashes, DeploymentId, DeploymentState, Event, Expect,
+    InstanceName, InstanceSpec, OperationKind, Platform, Position, Recorded, Scope, StateStore, Write,
+};
+use world::{World, live};
+
+/// The contract's: what has drifted is put right within 30 s.
+const WITHIN: Duration = Duration::from_secs(30);
+
+async fn hello() -> (World, Platform) {
+    let world = World::new();
+    world.push_page("one");
+    let platform = world.platform().await;
+    live(&platform, "hello").await;
+    (world, platform)
+}
+
+/// What was told about instances.
+async fn told(platform: &Platform) -> Vec<Event> {
+    let feed = platform.events(Position(0));
+    platform.shutdown().await;
+    let events: Vec<Recorded> = feed.try_collect().await.unwrap();
+    let is_about_one = |event: &Event| {
+        matches!(
+            event,
+            Event::DriftFound { .. } | Event::InstanceRestored { .. } | Event::InstanceSteady { .. }
+        )
+    };
+    events.into_iter().map(|recorded| recorded.event).filter(is_about_one).collect()
+}
+
+async fn operations(platform: &Platform, kind: OperationKind) -> usize {
+    let page = platform.apps().deployments("hello", 100, None).await.unwrap();
+    page.items.iter().filter(|deployment| deployment.kind == kind).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_right_is_left_alone() {
+    let (world, platform) = hello().await;
+    let before = world.host.instances();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.host.instances(), before);
+    assert_eq!(world.host.containers_begun(), 1);
+    assert_eq!(told(&platform).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_container_is_made_again_under_its_name_at_its_address() {
+    let (world, platform) = hello().await;
+    let before = world.host.instances().remove(0);
+    world.host.remove(&before.name);
+    tokio::time::sleep(WITHIN).await;
+    let after = world.host.instances().remove(0);
+    assert_eq!((&after.name, after.address, after.is_running()), (&before.name, before.address, true));
+    let status = platform.apps().get("hello").await.unwrap().status;
+    assert_eq!((status.state, status.crashes.unwrap().is_down), (AppState::Running, false));
+    let instance = before.name;
+    let drift = Event::DriftFound { instance: instance.clone(), drift: Drift::Missing };
+    assert_eq!(told(&platform).await, [drift, Event::InstanceRestored { instance }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashed_process_is_started_again() {
+    let (world, platform) = hello().await;
+    let instance = world.host.instances().remove(0).name;
+    world.host.crash(&instance, 137);
+    tokio::time::sleep(WITHIN).await;
+    assert!(world.host.instances()[0].is_running());
+    assert_eq!(operations(&platform, OperationKind::Restart).await, 0);
+    // After a long run it counts as steady again.
+    tokio::time::sleep(Crashes::STEADY + WITHIN).await;
+    assert_eq!(platform.apps().get("hello").await.unwrap().status.crashes, None);
+    let ended = Drift::Ended { code: 137, out_of_memory: false };
+    assert_eq!(
+        told(&platform).await,
+        [
+            Event::DriftFound { instance: instance.clone(), drift: ended },
+            Event::InstanceRestored { instance: instance.clone() },
+            Event::InstanceSteady { instance },
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_keeps_ending_is_started_ever_less_often_and_called_crashed() {
+    let world = World::new();
+    let exit = ProgramExit { after: Duration::from_secs(5), code: 3, out_of_memory: true };
+    world.push_scripted(
+        "one",
+        Script { program: Program { exit: Some(exit), ..Program::default() }, ..Script::default() },
+    );
+    let platform = world.platform().await;
+    live(&platform, "hello").await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let status = platform.apps().get("hello").await.unwrap().status;
+    assert_eq!(status.state, AppState::Crashed);
+    let crashes = status.crashes.unwrap();
+    assert_eq!(crashes.drift, Drift::Ended { code: 3, out_of_memory: true });
+    let begun = world.host.containers_begun();
+    assert!((12..30).contains(&begun), "{begun}");
+    // Whoever mends it gets a fresh start.
+    world.push_page("two");
+    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
+    let status = platform.apps().get("hello").await.unwrap().status;
+    assert_eq!((status.state, status.crashes), (AppState::Running, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_died_with_the_host_is_started_at_the_next_start_though_another_app_is_broken() {
+    let (world, platform) = hello().await;
+    let broken = live(&platform, "broken").await;
+    platform.shutdown().await;
+    for instance in world.host.instances() {
+        world.host.crash(&instance.name, 137);
+    }
+    let broken = Write::Update {
+        scope: Scope::Org(broken.org.clone()),
+        kind: "app",
+        id: broken.id.to_string(),
+        expect: Expect::Any,
+        body: b"{}".to_vec(),
+    };
+    world.store.commit(Batch { writes: vec![broken], ..Batch::default() }).await.unwrap();
+    let platform = world.platform().await;
+    tokio::time::sleep(WITHIN).await;
+    let live = platform.apps().get("hello").await.unwrap().status.instance.unwrap().name;
+    assert!(world.host.instances().iter().any(|instance| instance.name == live && instance.is_running()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_whose_image_is_gone_is_tried_without_end_and_told_of_once() {
+    let (world, platform) = hello().await;
+    world.host.forget_images();
+    world.host.remove(&world.host.instances()[0].name.clone());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let status = platform.apps().get("hello").await.unwrap().status;
+    assert!(status.crashes.unwrap().is_down);
+    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
+    assert!(world.host.instances()[0].is_running());
+    assert_eq!(told(&platform).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_goes_before_the_warden() {
+    let (world, platform) = hello().await;
+    let first = world.host.instances().remove(0).name;
+    let failure =
+        paas_core::Error::new(paas_core::Kind::BuildFailed, "memory.build", "the build ended with code 1");
+    let (build_failure, build_time) = (Some(paas_core::Failure::from(&failure)), Duration::from_secs(60));
+    world.push_scripted("two", Script { build_failure, build_time, ..Script::default() });
+    let deployment = platform.deploy("hello").await.unwrap();
+    world.host.crash(&first, 137);
+    assert_eq!(deployment.settled().await.unwrap().state, DeploymentState::Failed);
+    tokio::time::sleep(WITHIN).await;
+    assert!(world.host.instances()[0].is_running());
+    assert_eq!(world.host.instances()[0].name, first);
+}
+
+/// A container with the platform's label that no record knows, as a late call of a dead server makes one.
+async fn stray(world: &World, platform: &Platform) -> InstanceName {
+    let app = platform.apps().get("hello").await.unwrap().app;
+    let deployment = DeploymentId::generate(world.ids.as_ref());
+    let spec = InstanceSpec {
+        name: InstanceName::of(&deployment, 0),
+        org: app.org,
+        app: app.id,
+        deployment,
+        image: world.host.images().remove(0),
+        port: 8080_u32.try_into().unwrap(),
+        env: paas_core::Env::default(),
+        resources: paas_core::Resources::default(),
+        stop_grace: Duration::from_secs(1),
+        placement: paas_core::Placement::Chosen,
+    };
+    let context = Context::new(world.clock.clone());
+    world.runtime.ensure(&context, &spec).await.unwrap().name
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_nobody_needs_is_removed_and_nothing_foreign() {
+    let (world, platform) = hello().await;
+    let foreign = InstanceName::try_from("paas-somebody".to_owned()).unwrap();
+    world.host.take_name(foreign.clone());
+    let stray = stray(&world, &platform).await;
+    tokio::time::sleep(WITHIN).await;
+    assert_eq!(world.host.instances().len(), 1);
+    assert_eq!(world.host.foreign_names(), [foreign]);
+    assert_eq!(told(&platform).await, [Event::DriftFound { instance: stray, drift: Drift::Unneeded }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_app_stays_stopped() {
+    let (world, platform) = hello().await;
+    platform.apps().stop("hello").await.unwrap().outcome().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(world.host.instances().is_empty());
+    assert_eq!(told(&platform).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_drifts_while_the_engine_is_out_is_put_right_soon_after() {
+    let (world, platform) = hello().await;
+    world.host.stop_engine();
+    world.host.remove(&world.host.instances()[0].name.clone());
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    world.host.start_engine();
+    tokio::time::sleep(WITHIN).await;
+    assert!(world.host.instances()[0].is_running());
+    platform.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_servers_put_it_right_once() {
+    let (world, platform) = hello().await;
+    let other = world.platform().await;
+    world.push(MemoryFiles::from([("index.html", "two")]));
+    world.host.crash(&world.host.instances()[0].name.clone(), 1);
+    tokio::time::sleep(2 * WITHIN).await;
+    assert_eq!(world.host.containers_begun(), 2);
+    other.shutdown().await;
+    assert_eq!(told(&platform).await.len(), 2);
+}
