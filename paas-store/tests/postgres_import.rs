@@ -55,7 +55,7 @@ async fn fill(path: &Path) -> SqliteStore {
             key: format!("k\0{page}-{number}"),
             scope: org(number % 3),
             class: WorkClass::ALL[number as usize % 2],
-            due: now - Duration::from_secs(60),
+            after: Duration::ZERO,
         });
         let (writes, appends, leases) = (writes.collect(), appends.collect(), leases.collect());
         store.commit(Batch { fence: None, writes, appends, leases }).await.unwrap();

@@ -217,7 +217,7 @@ async fn calls_go_on_after_a_restart() {
             key: "k".to_owned(),
             scope: Scope::System,
             class: WorkClass::Light,
-            due: SystemClock::new().now() - Duration::from_secs(60),
+            after: Duration::ZERO,
         };
         setup.store.commit(Batch { leases: vec![lease], ..Batch::default() }).await.unwrap();
         setup.proxy.cut_all(false);

@@ -1,5 +1,7 @@
 //! One batch, as the arguments of the function that commits it, and what that answers.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use paas_core::{
     Batch, Committed, Error, Expect, Kind, LeaseChange, Position, Scope, UniqueReach, WorkClass, Write,
@@ -8,6 +10,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::failure::{Failure, Result};
+use super::leases::wait;
 use crate::convert::{bounded, nanoseconds};
 
 /// Applies a batch within the transaction, all of it or nothing; see the function for the parameters.
@@ -111,7 +114,8 @@ struct Changes<'a> {
     scopes: Vec<Option<&'a str>>,
     fences: Vec<Option<i64>>,
     classes: Vec<Option<&'static str>>,
-    dues: Vec<Option<i64>>,
+    /// In nanoseconds from the commit.
+    waits: Vec<Option<i64>>,
 }
 
 impl<'a> Changes<'a> {
@@ -119,8 +123,8 @@ impl<'a> Changes<'a> {
         let mut columns = Self::default();
         for change in leases {
             match change {
-                LeaseChange::Schedule { key, scope, class, due } => {
-                    columns.push("schedule", key, Some((*class, *due)));
+                LeaseChange::Schedule { key, scope, class, after } => {
+                    columns.push("schedule", key, Some((*class, *after)));
                     columns.scopes.push(Some(scope.as_str()));
                     columns.fences.push(None);
                 }
@@ -134,11 +138,11 @@ impl<'a> Changes<'a> {
         columns
     }
 
-    fn push(&mut self, change: &'static str, key: &'a str, next: Option<(WorkClass, Timestamp)>) {
+    fn push(&mut self, change: &'static str, key: &'a str, next: Option<(WorkClass, Duration)>) {
         self.changes.push(change);
         self.keys.push(key.as_bytes());
         self.classes.push(next.map(|(class, _)| class.as_str()));
-        self.dues.push(next.map(|(_, due)| nanoseconds(due)));
+        self.waits.push(next.map(|(_, after)| wait(after)));
     }
 }
 
@@ -193,7 +197,7 @@ pub(super) async fn send(
         &changes.scopes,
         &changes.fences,
         &changes.classes,
-        &changes.dues,
+        &changes.waits,
     ];
     client.query_one(statement, &parameters).await
 }

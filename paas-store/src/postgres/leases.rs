@@ -21,7 +21,7 @@ pub(super) async fn claim(pool: &Pool, claim: &Claim, now: Option<i64>) -> Resul
     let slots: Vec<Option<i64>> = slots.collect();
     // PostgreSQL's text holds no NUL.
     let worker = claim.worker.replace('\0', "");
-    let duration = nanoseconds(claim.duration);
+    let duration = wait(claim.duration);
     // Twice would be twice as many: leases whose answer was lost end by themselves.
     let rows = pool
         .query(OPERATION, Lost::Report, SQL, &[&now, &worker, &classes, &limits, &slots, &duration])
@@ -31,7 +31,7 @@ pub(super) async fn claim(pool: &Pool, claim: &Claim, now: Option<i64>) -> Resul
         if column::<Option<&[u8]>>(row, OPERATION, 0)?.is_some() {
             claimed.leases.push(lease(row, OPERATION)?);
         } else if column::<Option<i64>>(row, OPERATION, 5)?.is_some() {
-            claimed.next_due = Some(time(row, OPERATION, 5)?);
+            claimed.next_due = Some(Duration::from_nanos(number(row, OPERATION, 5)?));
         }
     }
     Ok(claimed)
@@ -51,7 +51,7 @@ pub(super) async fn renew(pool: &Pool, lease: &Lease, duration: Duration, now: O
     const OPERATION: &str = "postgres.renew";
     const SQL: &str = "UPDATE paas.work SET expires_at = now + $3 FROM paas.present($4) AS now
         WHERE key = $1 AND fence = $2 AND expires_at > now RETURNING expires_at";
-    let (key, fence, duration) = (lease.key.as_bytes(), bounded(lease.fence), nanoseconds(duration));
+    let (key, fence, duration) = (lease.key.as_bytes(), bounded(lease.fence), wait(duration));
     let rows = pool.query(OPERATION, Lost::Repeat, SQL, &[&key, &fence, &duration, &now]).await?;
     let row = rows.first().ok_or_else(|| fenced(OPERATION))?;
     Ok(Lease { expires_at: time(row, OPERATION, 0)?, ..lease.clone() })
@@ -71,7 +71,7 @@ pub(super) async fn count(
 }
 
 /// At most some 100 years: later, added to a time of today, has no number.
-fn nanoseconds(duration: Duration) -> i64 {
+pub(super) fn wait(duration: Duration) -> i64 {
     const MOST: i64 = 100 * 365 * 24 * 60 * 60 * 1_000_000_000;
     i64::try_from(duration.as_nanos()).map_or(MOST, |nanoseconds| nanoseconds.min(MOST))
 }

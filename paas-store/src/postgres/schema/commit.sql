@@ -42,7 +42,7 @@ CREATE FUNCTION paas.commit_batch(
     unique_of bigint[], unique_names text[], unique_values bytea[], unique_reaches text[],
     index_of bigint[], index_names text[], index_values bytea[],
     streams bytea[], owners text[], lengths bigint[], times bigint[], counts bigint[], events bytea[],
-    changes text[], work_keys bytea[], work_scopes text[], work_fences bigint[], work_classes text[], work_dues bigint[],
+    changes text[], work_keys bytea[], work_scopes text[], work_fences bigint[], work_classes text[], work_waits bigint[],
     OUT _versions bigint[], OUT _positions bigint[], OUT refusal text, OUT detail text
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -170,9 +170,9 @@ BEGIN
 
     FOR _at IN 1 .. cardinality(changes) LOOP
         IF changes[_at] = 'schedule' THEN
-            PERFORM paas.schedule_work(work_keys[_at], work_scopes[_at], work_classes[_at], work_dues[_at], _now);
+            PERFORM paas.schedule_work(work_keys[_at], work_scopes[_at], work_classes[_at], _now + work_waits[_at], _now);
         ELSE
-            PERFORM paas.release_work(work_keys[_at], work_fences[_at], work_classes[_at], work_dues[_at], _now);
+            PERFORM paas.release_work(work_keys[_at], work_fences[_at], work_classes[_at], _now + work_waits[_at], _now);
         END IF;
     END LOOP;
 

@@ -67,8 +67,8 @@ BEGIN
 END
 $$;
 
--- Takes leases: of each class at most its limit, within its slots (none: no bound). The last row has no key, but the
--- time at which the next work becomes due.
+-- Takes leases: of each class at most its limit, within its slots (none: no bound). The last row has no key, but how
+-- long it is until the next work becomes due.
 --
 -- Among the orgs that have due work the one that holds the fewest leases of the class comes first, then the one whose
 -- last turn is longest ago; within one, what has been due longest. Claims take turns under a lock of their own, since
@@ -137,7 +137,7 @@ BEGIN
     RETURN QUERY SELECT NULL::bytea, NULL::text, NULL::text, NULL::bigint, NULL::bigint, least(
         (SELECT min(w.due_at) FROM paas.work w WHERE w.expires_at IS NULL AND w.due_at > _now),
         (SELECT min(w.expires_at) FROM paas.work w WHERE w.expires_at > _now)
-    );
+    ) - _now;
 END
 $$;
 
