@@ -26,6 +26,7 @@ machine:
 	examples/setup/base-images.sh
 
 test: machine
+	examples/setup/postgres.sh
 	$(MAKE) lint test-rust doc deny python
 
 lint:

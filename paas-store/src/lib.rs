@@ -1,4 +1,7 @@
-//! State and log stores for paas-core: SQLite and plain files.
+//! State and log stores for paas-core: SQLite, PostgreSQL and plain files.
+//!
+//! [`SqliteStore`] is for one server, and needs nothing but a file; [`PostgresStore`] is for several that share one
+//! database. Each is behind a feature of its name, `sqlite` and `postgres`; both are on unless they are turned off.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -25,8 +28,18 @@
 //! # }
 //! ```
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod convert;
 mod logs;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use logs::{FileLogOptions, FileLogStore};
+#[cfg(all(feature = "postgres", feature = "sqlite"))]
+pub use postgres::Imported;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore};
+#[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};

@@ -1,4 +1,5 @@
 //! The state store on SQLite keeps every promise of the trait.
+#![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! What the store answers from memory is what is in its file.
+#![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used)] // test code
 
 use std::sync::Arc;

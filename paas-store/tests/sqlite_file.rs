@@ -1,4 +1,5 @@
 //! What happens to the database's file: who may open it, what survives, and what is refused.
+#![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs;

@@ -1,4 +1,5 @@
 //! The engine's own use of the store: many operations on few connections.
+#![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used)] // test code
 
 use std::sync::Arc;

@@ -146,6 +146,15 @@ impl SqliteStore {
     }
 }
 
+/// A file for whoever copies it, and the lock that keeps everybody else out meanwhile.
+#[cfg(feature = "postgres")]
+pub(crate) fn open_to_copy(path: &Path) -> Result<(rusqlite::Connection, std::fs::File)> {
+    let options = SqliteOptions { readers: 1, ..SqliteOptions::default() };
+    // What is due by then matters to nobody: the agenda is not used.
+    let opened = open::open(path, &options, jiff::Timestamp::UNIX_EPOCH);
+    opened.map(|opened| (opened.writer, opened.lock)).map_err(|failure| failure.into_error(path))
+}
+
 #[async_trait]
 impl StateStore for SqliteStore {
     async fn commit(&self, batch: Batch) -> Result<Committed> {
