@@ -28,7 +28,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Bad UTF-8, duplicate keys and values nested deeper than 128 are 400, more than 1 MiB is 413, a value of the wrong
 /// type and a field that is not known are 422. No answer repeats a value: it may be a secret.
 #[derive(Debug)]
-pub(crate) struct Json<T>(pub T);
+pub(crate) struct Json<T>(pub T, pub Asked);
+
+/// A body as it was understood, in one way of writing it: what tells two requests apart.
+pub(crate) struct Asked(String);
+
+impl Asked {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// It may hold secrets.
+impl fmt::Debug for Asked {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Asked")
+    }
+}
 
 impl<S, T> FromRequest<S> for Json<T>
 where
@@ -50,14 +66,21 @@ where
             }
         };
         if bytes.is_empty() {
-            return typed(Value::Object(Map::new())).map(Self);
+            return Self::of(Value::Object(Map::new()));
         }
         if !is_json {
             let detail = "the body must be JSON";
             return Err(Refusal::of_request(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail)
                 .hint("send the header `Content-Type: application/json`"));
         }
-        typed(parse(&bytes)?).map(Self)
+        Self::of(parse(&bytes)?)
+    }
+}
+
+impl<T: DeserializeOwned> Json<T> {
+    fn of(value: Value) -> Result<Self> {
+        let asked = Asked(value.to_string());
+        typed(value).map(|value| Self(value, asked))
     }
 }
 

@@ -8,6 +8,7 @@ use clap::Parser;
 use paas_core::Result;
 use paas_http::{Server, ServerConfig};
 use paas_proxy::Launcher;
+use paas_store::Imported;
 
 /// Takes git repositories to live URLs. Settings come from the file, and from variables `PAAS_…` over it.
 #[derive(Debug, Parser)]
@@ -16,6 +17,10 @@ struct Arguments {
     /// The configuration file (TOML).
     #[arg(long, env = "PAAS_CONFIG")]
     config: Option<PathBuf>,
+    /// Copies the state of this SQLite file, whose server is stopped, into the empty database that DATABASE_URL names,
+    /// compares both, and ends.
+    #[arg(long, value_name = "FILE")]
+    import_sqlite: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +42,14 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(arguments: &Arguments) -> Result<()> {
     let config = ServerConfig::load(arguments.config.as_deref(), std::env::vars_os())?;
+    if let Some(file) = &arguments.import_sqlite {
+        let Imported { records, events, work } = Server::import(&config, file).await?;
+        let told =
+            format!("copied and compared: {records} records, {events} events, {work} apps with work due\n");
+        // Nobody may be reading.
+        let _ = std::io::stdout().write_all(told.as_bytes());
+        return Ok(());
+    }
     let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
     Server::start(config, launcher).await?.run().await
 }

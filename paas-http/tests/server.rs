@@ -187,3 +187,16 @@ async fn the_program_prints_where_it_is_and_stops_on_a_signal() {
     assert!(printed.next().is_none());
     end_proxy(&folder.path().join("data")).await;
 }
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_said_without_its_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut away = config(folder.path());
+    away.database_url = Some("postgresql://paas:hunter2@127.0.0.1:1/paas".into());
+    let error = start(away.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(!format!("{error:?} {away:?}").contains("hunter2"));
+    let error = Server::import(&config(folder.path()), &folder.path().join("paas.db")).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+    assert!(error.hinted().unwrap().contains("DATABASE_URL"));
+}

@@ -37,6 +37,8 @@ pub struct Machine {
     pub git: GitServer,
     leftovers: Leftovers,
     pub proxy_port: u16,
+    /// Where its servers keep their state, if not in a file.
+    pub database_url: Option<String>,
 }
 
 impl Machine {
@@ -47,6 +49,7 @@ impl Machine {
             git: GitServer::temporary().await.unwrap(),
             leftovers: Leftovers(format!("server-{}", std::process::id())),
             proxy_port,
+            database_url: None,
         }
     }
 
@@ -62,6 +65,7 @@ impl Machine {
             .env("PAAS_ADDRESS_POOL", pool)
             .env("PAAS_ALLOWED_HOSTS", format!("[\"{}\"]", self.git.address()))
             .env("PAAS_BASE_IMAGES", BASE_IMAGES)
+            .envs(self.database_url.as_ref().map(|url| ("PAAS_DATABASE_URL", url)))
             .envs(authorities.exists().then_some(("PAAS_CA_BUNDLE", authorities)))
             .stdout(Stdio::piped())
             .kill_on_drop(true)

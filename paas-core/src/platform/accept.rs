@@ -1,6 +1,7 @@
 //! Accepts operations: one commit makes the operation durable and decides what becomes of earlier ones.
 
 use super::Platform;
+use super::repeat::{IdempotencyRecord, Repeatable};
 use crate::domain::{
     App, AppId, AppState, AppStatus, Config, Deployment, DeploymentId, DeploymentSpec, DeploymentState,
     DesiredState, OperationKind, OrgId, Release, ReleaseNumber, Step,
@@ -30,11 +31,21 @@ pub(super) struct Request {
     pub event: Option<Event>,
     /// The version that the app must have.
     pub expected: Option<u64>,
+    /// By what it is known when it comes again.
+    pub repeatable: Option<Repeatable>,
 }
 
 impl Request {
     pub(super) fn of(kind: OperationKind) -> Self {
-        Self { kind, release: None, no_cache: false, changed: None, event: None, expected: None }
+        Self {
+            kind,
+            release: None,
+            no_cache: false,
+            changed: None,
+            event: None,
+            expected: None,
+            repeatable: None,
+        }
     }
 }
 
@@ -43,6 +54,9 @@ impl Platform {
     pub(super) async fn accept(&self, org: &OrgId, app: &AppId, request: Request) -> Result<Deployment> {
         let scope = Scope::Org(org.clone());
         for _ in 0..TRIES {
+            if let Some(before) = self.done_before(org, request.repeatable.as_ref()).await? {
+                return self.operation_of(&scope, &before).await;
+            }
             // In this order: a change of the app in between changes the version of the status, too.
             let status: Option<Versioned<AppStatus>> = self.records().get(&scope, app.as_str()).await?;
             let status = status.ok_or_else(no_such_app)?;
@@ -106,8 +120,18 @@ impl Platform {
             .hint("wait until some of them are done, or cancel them"));
         }
         parts.writes.push(records::update(&status, Expect::Version(version))?);
+        let repeatable = request.repeatable.as_ref();
+        parts.writes.extend(self.remember(&value.org, repeatable, &value.id, Some(&deployment.id))?);
         self.commit(parts).await?;
         Ok(deployment)
+    }
+
+    /// The operation that a repeated request was accepted as.
+    async fn operation_of(&self, scope: &Scope, before: &IdempotencyRecord) -> Result<Deployment> {
+        let gone = || Error::not_found("platform.repeat", "what this request made before is gone");
+        let id = before.deployment.as_ref().ok_or_else(gone)?;
+        let deployment: Option<Versioned<Deployment>> = self.records().get(scope, id.as_str()).await?;
+        deployment.map(|deployment| deployment.value).ok_or_else(gone)
     }
 
     /// Commits; the error of a lost race has no code.

@@ -4,10 +4,12 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 
 use super::accept::{Parts, Request, no_such_app};
+use super::repeat::{IdempotencyRecord, Repeatable};
+use super::views::FIRST_VERSION;
 use super::{AppRef, AppView, Created, DeployOptions, DeploymentHandle, NameCheck, NewApp, Platform};
 use crate::domain::{
     App, AppId, AppName, AppState, AppStatus, Config, Deployment, DeploymentId, DesiredState, Host,
-    OperationKind, OrgId, Release, ReleaseNumber, Source,
+    IdempotencyKey, OperationKind, OrgId, Release, ReleaseNumber, Source,
 };
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Event, Recorded, shown_state};
@@ -20,11 +22,12 @@ pub struct Apps {
     platform: Platform,
     org: OrgId,
     expected: Option<u64>,
+    repeatable: Option<Repeatable>,
 }
 
 impl Apps {
     pub(super) fn new(platform: Platform, org: OrgId) -> Self {
-        Self { platform, org, expected: None }
+        Self { platform, org, expected: None, repeatable: None }
     }
 
     /// The org.
@@ -38,6 +41,15 @@ impl Apps {
     #[must_use]
     pub fn expecting(self, version: u64) -> Self {
         Self { expected: Some(version), ..self }
+    }
+
+    /// The same apps for one request that may have to be repeated because its answer was lost: a creation, or an operation as
+    /// of [`expecting`](Self::expecting). Within 24 hours the same key has one effect: whoever repeats the request gets
+    /// what it made, as that is by then. `asked` says what the request is, in any words: another one with the same key is
+    /// `Invalid` with the code `idempotency_key_reused`.
+    #[must_use]
+    pub fn repeatable(self, key: IdempotencyKey, asked: &[&str]) -> Self {
+        Self { repeatable: Some(Repeatable::new(key, asked)), ..self }
     }
 
     pub(super) fn scope(&self) -> Scope {
@@ -55,6 +67,9 @@ impl Apps {
     /// `AlreadyExists` with the code `name_taken` when somebody has the name.
     pub async fn create(&self, new: NewApp) -> Result<Created> {
         new.validate()?;
+        if let Some(before) = self.platform.done_before(&self.org, self.repeatable.as_ref()).await? {
+            return self.created_before(&before).await;
+        }
         let services = self.platform.services();
         services.settings.egress.check_url(&new.repository)?;
         Host::of_app(&new.name, &services.settings.domain)?;
@@ -94,16 +109,40 @@ impl Apps {
         let deployment =
             new.deploy.then(|| self.platform.enqueue(&app, &mut status, &request, &mut parts)).transpose()?;
         parts.writes.push(records::put(&status, Expect::Absent)?);
-        self.platform.commit(parts).await.map_err(|error| match error.kind() {
-            Kind::AlreadyExists => {
-                Error::new(Kind::AlreadyExists, "apps.create", format!("the name {} is taken", new.name))
-                    .code("name_taken")
-                    .hint("choose another name")
+        let made = deployment.as_ref().map(|deployment| &deployment.id);
+        parts.writes.extend(self.platform.remember(&self.org, self.repeatable.as_ref(), &id, made)?);
+        if let Err(error) = self.platform.commit(parts).await {
+            // The same request may have come twice at once: the other one has the name.
+            if let Kind::AlreadyExists | Kind::Conflict = error.kind()
+                && let Some(before) = self.platform.done_before(&self.org, self.repeatable.as_ref()).await?
+            {
+                return self.created_before(&before).await;
             }
-            _ => error,
-        })?;
+            return Err(match error.kind() {
+                Kind::AlreadyExists => {
+                    Error::new(Kind::AlreadyExists, "apps.create", format!("the name {} is taken", new.name))
+                        .code("name_taken")
+                        .hint("choose another name")
+                }
+                _ => error,
+            });
+        }
         let handle = deployment.as_ref().map(|deployment| self.handle(deployment.id.clone()));
-        Ok(Created { app, deployment: handle, status, active: deployment })
+        Ok(Created { app, version: FIRST_VERSION, deployment: handle, status, active: deployment })
+    }
+
+    /// What a repeated request made, as it is by now.
+    async fn created_before(&self, before: &IdempotencyRecord) -> Result<Created> {
+        let Versioned { version, value: app } = self.find(AppRef::Id(before.app.clone())).await?;
+        let status: Option<Versioned<AppStatus>> =
+            self.platform.records().get(&self.scope(), app.id.as_str()).await?;
+        let status = status.ok_or_else(no_such_app)?.value;
+        let deployment = before.deployment.as_ref().map(|id| self.handle(id.clone()));
+        let active = match &deployment {
+            Some(handle) => Some(handle.get().await?),
+            None => None,
+        };
+        Ok(Created { app, version, deployment, status, active })
     }
 
     /// Whether a name can be had now; only creating an app makes sure of it.
@@ -267,7 +306,7 @@ impl Apps {
 
     async fn operate(&self, app: AppRef, request: Request) -> Result<DeploymentHandle> {
         let id = self.id_of(app).await?;
-        let request = Request { expected: self.expected, ..request };
+        let request = Request { expected: self.expected, repeatable: self.repeatable.clone(), ..request };
         let deployment = self.platform.accept(&self.org, &id, request).await?;
         Ok(self.handle(deployment.id))
     }

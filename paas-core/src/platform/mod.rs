@@ -8,6 +8,7 @@ mod deployments;
 mod health;
 mod load;
 mod logs;
+mod repeat;
 mod startup;
 mod update;
 mod views;

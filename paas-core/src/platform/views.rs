@@ -67,17 +67,18 @@ pub struct Created {
     pub app: App,
     /// Its first deployment.
     pub deployment: Option<DeploymentHandle>,
+    pub(super) version: u64,
     pub(super) status: AppStatus,
     pub(super) active: Option<Deployment>,
 }
 
 impl Created {
-    /// The app as it was made, with what was to happen to it then.
+    /// The app as it was made, with what was to happen to it then; when the request was repeated, as it is by now.
     #[must_use]
     pub fn view(&self) -> AppView {
         let (status, active) = (self.status.clone(), self.active.clone());
         let state = shown_state(&status, active.as_ref());
-        AppView { app: self.app.clone(), version: FIRST_VERSION, status, state, active }
+        AppView { app: self.app.clone(), version: self.version, status, state, active }
     }
 
     /// The app's first deployment.
@@ -115,4 +116,4 @@ pub struct NameCheck {
 }
 
 /// The version of a record that was just made.
-const FIRST_VERSION: u64 = 1;
+pub(super) const FIRST_VERSION: u64 = 1;

@@ -60,6 +60,9 @@ pub(crate) async fn list(
     post,
     path = "/v1/apps",
     tag = "apps",
+    params((
+        "Idempotency-Key" = Option<String>, Header, description = "Repeating a request with the same key has one effect",
+    )),
     request_body = NewApp,
     responses(
         (status = 201, description = "The app, with its first deployment", body = App),
@@ -68,9 +71,14 @@ pub(crate) async fn list(
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn create(State(frontend): State<Frontend>, Json(new): Json<NewApp>) -> Result<Response> {
+pub(crate) async fn create(
+    State(frontend): State<Frontend>,
+    headers: HeaderMap,
+    Json(new, asked): Json<NewApp>,
+) -> Result<Response> {
+    let apps = repeatable(frontend.apps(), &headers, &["create", asked.as_str()])?;
     // Nothing is read any more: an app that is made is answered as made.
-    let view = frontend.apps().create(new.into_core()?).await?.view();
+    let view = apps.create(new.into_core()?).await?.view();
     let location = format!("/v1/apps/{}", view.app.id);
     let tag = entity_tag(view.version);
     Ok((StatusCode::CREATED, [("location", location)], [(ETAG, tag)], axum::Json(App::from(view)))
@@ -119,7 +127,7 @@ pub(crate) async fn update(
     State(frontend): State<Frontend>,
     Segment(app): Segment,
     headers: HeaderMap,
-    Json(patch): Json<AppPatch>,
+    Json(patch, _): Json<AppPatch>,
 ) -> Result<Response> {
     let apps = frontend.apps();
     let updated = apps.update(app.as_str(), patch.into_core()?, expected_version(&headers)?).await?;
@@ -194,6 +202,13 @@ pub(crate) fn expecting(frontend: &Frontend, headers: &HeaderMap) -> Result<Apps
     })
 }
 
+/// The same for a request that may come twice.
+pub(crate) fn repeatable(apps: Apps, headers: &HeaderMap, asked: &[&str]) -> Result<Apps> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(apps) };
+    // What is no text is no key either.
+    Ok(apps.repeatable(key.to_str().unwrap_or_default().parse()?, asked))
+}
+
 async fn accept(handle: paas_core::Result<DeploymentHandle>) -> Result<Response> {
     accepted(&handle?).await
 }
@@ -225,6 +240,7 @@ pub(crate) async fn status(
     params(
         ("app" = String, Path, description = "Its id or name"),
         ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Repeating a request with the same key has one effect"),
     ),
     responses(
         (status = 202, description = "The restart", body = Deployment),
@@ -238,7 +254,8 @@ pub(crate) async fn restart(
     Segment(app): Segment,
     headers: HeaderMap,
 ) -> Result<Response> {
-    accept(expecting(&frontend, &headers)?.restart(app.as_str()).await).await
+    let apps = repeatable(expecting(&frontend, &headers)?, &headers, &["restart", &app])?;
+    accept(apps.restart(app.as_str()).await).await
 }
 
 /// Stops an app; it keeps its name, releases and logs.
@@ -249,6 +266,7 @@ pub(crate) async fn restart(
     params(
         ("app" = String, Path, description = "Its id or name"),
         ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Repeating a request with the same key has one effect"),
     ),
     responses(
         (status = 202, description = "The stop", body = Deployment),
@@ -262,7 +280,8 @@ pub(crate) async fn stop(
     Segment(app): Segment,
     headers: HeaderMap,
 ) -> Result<Response> {
-    accept(expecting(&frontend, &headers)?.stop(app.as_str()).await).await
+    let apps = repeatable(expecting(&frontend, &headers)?, &headers, &["stop", &app])?;
+    accept(apps.stop(app.as_str()).await).await
 }
 
 /// Starts a stopped app.
@@ -273,6 +292,7 @@ pub(crate) async fn stop(
     params(
         ("app" = String, Path, description = "Its id or name"),
         ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Repeating a request with the same key has one effect"),
     ),
     responses(
         (status = 202, description = "The start", body = Deployment),
@@ -286,7 +306,8 @@ pub(crate) async fn start(
     Segment(app): Segment,
     headers: HeaderMap,
 ) -> Result<Response> {
-    accept(expecting(&frontend, &headers)?.start(app.as_str()).await).await
+    let apps = repeatable(expecting(&frontend, &headers)?, &headers, &["start", &app])?;
+    accept(apps.start(app.as_str()).await).await
 }
 
 /// The releases of an app, newest first.
@@ -319,6 +340,7 @@ pub(crate) async fn releases(
     params(
         ("app" = String, Path, description = "Its id or name"),
         ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Repeating a request with the same key has one effect"),
     ),
     request_body = NewRollback,
     responses(
@@ -333,7 +355,8 @@ pub(crate) async fn rollback(
     State(frontend): State<Frontend>,
     Segment(app): Segment,
     headers: HeaderMap,
-    Json(wanted): Json<NewRollback>,
+    Json(wanted, asked): Json<NewRollback>,
 ) -> Result<Response> {
-    accept(expecting(&frontend, &headers)?.rollback(app.as_str(), ReleaseNumber(wanted.release)).await).await
+    let apps = repeatable(expecting(&frontend, &headers)?, &headers, &["rollback", &app, asked.as_str()])?;
+    accept(apps.rollback(app.as_str(), ReleaseNumber(wanted.release)).await).await
 }

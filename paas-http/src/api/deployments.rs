@@ -9,7 +9,7 @@ use paas_core::{DeployOptions, DeploymentHandle, WaitFor};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::apps::expecting;
+use super::apps::{expecting, repeatable};
 use super::bodies::NewDeployment;
 use super::events::{Event, EventPage};
 use super::types::{Deployment, Waited};
@@ -70,6 +70,7 @@ pub(crate) async fn list(
     params(
         ("app" = String, Path, description = "Its id or name"),
         ("If-Match" = Option<String>, Header, description = "Only if the app's ETag is still this one"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Repeating a request with the same key has one effect"),
     ),
     request_body = Option<NewDeployment>,
     responses(
@@ -85,10 +86,11 @@ pub(crate) async fn create(
     State(frontend): State<Frontend>,
     Segment(app): Segment,
     headers: HeaderMap,
-    Json(wanted): Json<NewDeployment>,
+    Json(wanted, asked): Json<NewDeployment>,
 ) -> Result<Response> {
     let options = DeployOptions { no_cache: wanted.no_cache };
-    accepted(&expecting(&frontend, &headers)?.deploy(app.as_str(), options).await?).await
+    let apps = repeatable(expecting(&frontend, &headers)?, &headers, &["deploy", &app, asked.as_str()])?;
+    accepted(&apps.deploy(app.as_str(), options).await?).await
 }
 
 /// A deployment. That it failed is an answer, not an error.

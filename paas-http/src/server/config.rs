@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use paas_core::{AddressPool, Error, Host, Result};
+use paas_core::{AddressPool, Error, Host, Result, Secret};
 use paas_plan::BaseImages;
 use serde::Deserialize;
 
@@ -33,8 +33,11 @@ const OTHERS: &[&str] = &["PAAS_CONFIG", "PAAS_LOG", "PAAS_PROXY_BINARY"];
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Where everything is kept: state, logs, mirrors, the token, the key.
+    /// Where everything is kept: state (but in a database), logs, mirrors, the token, the key.
     pub data_directory: PathBuf,
+    /// The PostgreSQL database that holds the state, as `postgresql://user:password@host/name?sslmode=require`. Without
+    /// one it is a SQLite file in the data directory.
+    pub database_url: Option<Secret>,
     /// Where the API listens. Port 0 takes any free one.
     pub listen: SocketAddr,
     /// Apps answer at `{app}.{domain}`.
@@ -65,6 +68,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             data_directory: PathBuf::from("paas-data"),
+            database_url: None,
             listen: (Ipv4Addr::LOCALHOST, 8000).into(),
             domain: paas_core::Settings::default().domain,
             proxy_listen: (Ipv4Addr::LOCALHOST, 8080).into(),
@@ -91,7 +95,8 @@ impl ServerConfig {
     }
 
     /// Reads the file, if one is given, and then the variables `PAAS_…` of `environment`: the name of a setting in
-    /// capitals, with lists and tables as TOML (`PAAS_ALLOWED_HOSTS='["git.lan"]'`). `DOCKER_HOST` counts too.
+    /// capitals, with lists and tables as TOML (`PAAS_ALLOWED_HOSTS='["git.lan"]'`). `DOCKER_HOST` and `DATABASE_URL` count
+    /// too, where the file says nothing else.
     ///
     /// # Errors
     /// `Invalid` when the file can't be read, for a value that is not valid, and for a variable that is not known.
@@ -109,8 +114,10 @@ impl ServerConfig {
             text.parse().map_err(|error| invalid(format!("the configuration is not valid: {error}")))?;
         for (name, value) in environment {
             let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
-            if name == "DOCKER_HOST" && !value.is_empty() {
-                table.entry("docker_host").or_insert_with(|| value.into());
+            if let "DOCKER_HOST" | "DATABASE_URL" = name
+                && !value.is_empty()
+            {
+                table.entry(name.to_ascii_lowercase()).or_insert_with(|| value.into());
             }
             if let Some(setting) = name.strip_prefix(PREFIX).filter(|_| !OTHERS.contains(&name)) {
                 let setting = setting.to_ascii_lowercase();
@@ -181,6 +188,7 @@ mod tests {
                 ("PAAS_INSTALLATION", "123"),
                 ("PAAS_LOG", "debug"),
                 ("DOCKER_HOST", "unix:///run/other.sock"),
+                ("DATABASE_URL", "postgresql://db.lan/paas"),
                 ("HOME", "/root"),
             ],
         )
@@ -189,6 +197,7 @@ mod tests {
         assert!(config.allowed_hosts.contains("127.0.0.1:3000") && config.docker_on_loopback);
         assert_eq!(config.base_images.get("static"), Some("paas/static:1"));
         assert_eq!(config.installation, "123");
+        assert_eq!(config.database_url.unwrap().expose(), "postgresql://db.lan/paas");
         assert_eq!((config.network_prefix, config.docker_host.as_str()), (26, "unix:///run/other.sock"));
     }
 

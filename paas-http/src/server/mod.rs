@@ -1,6 +1,7 @@
 //! A server: one platform with its adapters, put together from a configuration.
 
 mod config;
+mod database;
 mod engine;
 mod listener;
 mod log;
@@ -10,7 +11,7 @@ use std::fs::DirBuilder;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +23,13 @@ use paas_core::{
 use paas_git::{GitOptions, GixProvider};
 use paas_plan::SourcePlanner;
 use paas_proxy::{Launcher, ProxyClient, ProxyConfig};
-use paas_store::{FileLogStore, SqliteStore};
+use paas_store::{FileLogStore, Imported, PostgresStore};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use database::Database;
 
 pub use config::ServerConfig;
 pub use log::log_to_stderr;
@@ -36,7 +39,7 @@ use crate::{Access, Options};
 /// How long the engine gets to answer when the server starts.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A platform on SQLite, git, Docker and the proxy, with its API.
+/// A platform on SQLite or PostgreSQL, git, Docker and the proxy, with its API.
 ///
 /// This example is compiled but not run, for it takes ports and leaves a proxy behind:
 ///
@@ -55,7 +58,7 @@ const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Server {
     platform: Platform,
-    store: Arc<SqliteStore>,
+    database: Database,
     address: SocketAddr,
     token: Secret,
     token_file: PathBuf,
@@ -78,18 +81,35 @@ impl Server {
             Error::new(Kind::Unavailable, "server.start", message).source(error)
         })?;
         // First: it locks the directory.
-        let store = Arc::new(SqliteStore::open(directory.join("paas.db"), clock.clone()).await?);
-        let server = Self::assemble(config, launcher, store.clone(), clock).await;
+        let database = Database::open(&config, clock.clone()).await?;
+        let server = Self::assemble(config, launcher, database.clone(), clock).await;
         if server.is_err() {
-            store.close().await;
+            database.close().await;
         }
         server
+    }
+
+    /// Copies the state of a SQLite file, whose server is stopped, into the empty database that the configuration names,
+    /// and compares both: all of it, or nothing.
+    ///
+    /// # Errors
+    /// `Invalid` when the configuration names no database; `Unavailable` when the file or the database can't be opened,
+    /// and when the database holds something already.
+    pub async fn import(config: &ServerConfig, file: &Path) -> Result<Imported> {
+        let url = config.database_url.as_ref().ok_or_else(|| {
+            Error::invalid("server.import", "no database is named to import into")
+                .hint("set DATABASE_URL, or `database_url` in the configuration file")
+        })?;
+        let store = PostgresStore::open(url.expose(), Arc::new(SystemClock::new())).await?;
+        let imported = store.import_sqlite(file).await;
+        store.close().await;
+        imported
     }
 
     async fn assemble(
         config: ServerConfig,
         launcher: Launcher,
-        store: Arc<SqliteStore>,
+        database: Database,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
@@ -135,7 +155,7 @@ impl Server {
         }
         let platform = Platform::builder()
             .clock(clock.clone())
-            .store(observed!(store.clone()))
+            .store(observed!(database.store()))
             .git(observed!(git))
             .planner(observed!(SourcePlanner::new(config.base_images)))
             .image_builder(observed!(engine.clone()))
@@ -151,7 +171,7 @@ impl Server {
         let options = Options { metrics: Some(metrics), closing: closing.clone(), ..Options::new(access) };
         let router = crate::router(platform.clone(), options);
         let serving = tokio::spawn(listener::serve(listener, router, closing.clone(), clock));
-        Ok(Self { platform, store, address, token, token_file, is_token_new, closing, serving })
+        Ok(Self { platform, database, address, token, token_file, is_token_new, closing, serving })
     }
 
     /// Where the API listens.
@@ -212,6 +232,6 @@ impl Server {
         // It ends by itself; that it panicked is in the log.
         let _ = self.serving.await;
         self.platform.shutdown().await;
-        self.store.close().await;
+        self.database.close().await;
     }
 }

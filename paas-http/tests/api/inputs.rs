@@ -2,7 +2,7 @@
 
 use http::Method;
 use paas_core::{NewApp, OrgId};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{REPOSITORY, TOKEN, World, new_app};
 
@@ -210,4 +210,30 @@ async fn a_parameter_that_is_not_known_is_400() {
         .expect_code(400, "unknown_parameter");
     world.delete("/v1/apps/hello?dry_run=true").await.expect_code(400, "unknown_parameter");
     assert_eq!(world.get("/v1/apps/hello/deployments").await.json(), before);
+}
+
+#[tokio::test]
+async fn the_same_idempotency_key_has_one_effect() {
+    let world = World::new().await;
+    let keyed = async |path: &str, body: Value| {
+        world.send(Method::POST, path, &[("idempotency-key", "b7a4")], &body.to_string()).await
+    };
+    let first = keyed("/v1/apps", new_app("hello")).await.expect(201).json();
+    let again = keyed("/v1/apps", new_app("hello")).await.expect(201).json();
+    assert_eq!((&again["id"], &again["deployment"]["id"]), (&first["id"], &first["deployment"]["id"]));
+    for (path, body) in [("/v1/apps", new_app("other")), ("/v1/apps/hello/deployments", json!({}))] {
+        keyed(path, body).await.expect_code(422, "idempotency_key_reused");
+    }
+    world.settled(&first["deployment"]).await;
+    for path in ["/v1/apps/hello/deployments", "/v1/apps/hello/actions/restart"] {
+        let post = async |key: &str| {
+            let headers = [("idempotency-key", key)];
+            world.send(Method::POST, path, &headers, "").await.expect(202).json()["id"].clone()
+        };
+        let id = post(path).await;
+        assert_eq!(post(path).await, id, "{path}");
+        assert_ne!(post(&format!("{path}2")).await, id, "{path}");
+    }
+    let bad = [("idempotency-key", "two words")];
+    world.send(Method::POST, "/v1/apps/hello/deployments", &bad, "").await.expect(422);
 }
