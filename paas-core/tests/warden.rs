@@ -5,14 +5,16 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use paas_core::memory::{MemoryFiles, Program, ProgramExit, Script};
+use paas_core::memory::{MemoryAnswer, MemoryFiles, MemoryRuntime, Program, ProgramExit, Script};
 use paas_core::pipeline::Drift;
 use paas_core::{
-    AppState, Batch, ContainerRuntime, Context, Crashes, DeploymentId, DeploymentState, Event, Expect,
-    InstanceName, InstanceSpec, OperationKind, Platform, Position, Recorded, Scope, StateStore, Write,
+    Addressing, AppState, Batch, ContainerRuntime, Context, Crashes, DeploymentId, DeploymentState, Event,
+    Expect, InstanceName, InstanceSpec, OperationKind, Platform, Position, Recorded, Scope, StateStore,
+    Write,
 };
 use world::{World, live};
 
@@ -69,6 +71,33 @@ async fn a_removed_container_is_made_again_under_its_name_at_its_address() {
     let instance = before.name;
     let drift = Event::DriftFound { instance: instance.clone(), drift: Drift::Missing };
     assert_eq!(told(&platform).await, [drift, Event::InstanceRestored { instance }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_runtime_chooses_addresses_the_route_follows() {
+    let world = World::new();
+    world.push_page("one");
+    let runtime = MemoryRuntime::new(world.host.clone()).with_addressing(Addressing::Runtime);
+    let platform = world.builder().runtime(Arc::new(runtime)).start().await.unwrap();
+    live(&platform, "hello").await;
+    let before = world.host.instances().remove(0);
+    world.host.remove(&before.name);
+    tokio::time::sleep(WITHIN).await;
+    let after = world.host.instances().remove(0);
+    assert_ne!(after.address, before.address);
+    let MemoryAnswer::Instance(request) = world.ingress.request(&"hello.localhost".parse().unwrap()) else {
+        panic!("it is not routed");
+    };
+    assert_eq!(request.target().address, after.address);
+    drop(request);
+    let status = platform.apps().get("hello").await.unwrap().status;
+    assert_eq!(status.instance.unwrap().address, after.address);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.host.containers_begun(), 2, "it is right now");
+    world.push_page("two");
+    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
+    let moved = Event::DriftFound { instance: before.name, drift: Drift::Moved };
+    assert_eq!(told(&platform).await.into_iter().filter(|event| *event == moved).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Looks whether what is there is what should be, and has a worker see to each app of which it is not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,12 +54,13 @@ struct Known {
 struct Live {
     org: OrgId,
     name: InstanceName,
+    address: SocketAddr,
 }
 
 impl Live {
     fn of(status: &AppStatus) -> Option<Self> {
         let instance = status.instance.as_ref()?;
-        Some(Self { org: status.org.clone(), name: instance.name.clone() })
+        Some(Self { org: status.org.clone(), name: instance.name.clone(), address: instance.address })
     }
 }
 
@@ -130,8 +132,8 @@ impl Warden {
         };
         let unneeded = instances.iter().filter(|instance| !is_live(instance));
         let running = instances.iter().filter(|instance| instance.is_running());
-        let running: BTreeSet<_> = running.map(|instance| &instance.name).collect();
-        let down = known.live.iter().filter(|(_, live)| !running.contains(&live.name));
+        let running: BTreeMap<_, _> = running.map(|instance| (&instance.name, instance.address)).collect();
+        let down = known.live.iter().filter(|(_, live)| running.get(&live.name) != Some(&live.address));
         let unneeded = unneeded.map(|instance| (instance.org.clone(), instance.app.clone()));
         unneeded.chain(down.map(|(app, live)| (live.org.clone(), app.clone()))).collect()
     }
@@ -213,6 +215,10 @@ fn is_drifted(status: Option<&AppStatus>, instances: &[&Instance]) -> bool {
     }
     let live = status.and_then(|status| status.instance.as_ref());
     let is_live = |instance: &Instance| live.is_some_and(|live| live.name == instance.name);
+    let is_right = |instance: &Instance| {
+        instance.is_running()
+            && live.is_some_and(|live| (&live.name, live.address) == (&instance.name, instance.address))
+    };
     instances.iter().any(|instance| !is_live(instance))
-        || (live.is_some() && !instances.iter().any(|instance| is_live(instance) && instance.is_running()))
+        || (live.is_some() && !instances.iter().any(|instance| is_right(instance)))
 }

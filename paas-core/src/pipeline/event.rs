@@ -136,6 +136,8 @@ pub enum Drift {
     Unneeded,
     /// The live instance is not there: it is made again.
     Missing,
+    /// The live instance has another address, where the runtime chooses it: its route follows.
+    Moved,
     /// The process of the live instance ended: it is started again after a wait.
     Ended {
         /// With which code.

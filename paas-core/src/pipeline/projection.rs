@@ -56,13 +56,13 @@ pub(crate) fn project(
 pub(crate) fn project_drift(event: &Event, at: Timestamp, status: &mut AppStatus) {
     use ConditionKind::{ContainerStarted, Ready};
     match event {
-        Event::DriftFound { drift: Drift::Unneeded, .. } => {}
+        Event::DriftFound { drift: Drift::Unneeded | Drift::Moved, .. } => {}
         Event::DriftFound { drift, .. } => {
             let crashes = Crashes::another(status.crashes.as_ref(), *drift, at);
             let how = match drift {
                 Drift::Ended { out_of_memory: true, .. } => "it used more memory than it may".to_owned(),
                 Drift::Ended { code, .. } => format!("its process ended with code {code}"),
-                Drift::Missing | Drift::Unneeded => "its container disappeared".to_owned(),
+                Drift::Missing | Drift::Unneeded | Drift::Moved => "its container disappeared".to_owned(),
             };
             let reason = match crashes.count {
                 1 => how,

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use super::{Worker, next_of};
 use crate::context::Context;
-use crate::domain::{AppId, AppStatus, Crashes, Instance, InstanceState, OrgId};
+use crate::domain::{
+    App, AppId, AppStatus, Crashes, Generation, Host, Instance, InstanceState, OrgId, Route, RouteTarget,
+};
 use crate::engine::effects::{Scratch, Work};
 use crate::engine::journal::{FENCED, Journal};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Drift, Event, project_drift};
-use crate::records::{self, Versioned};
+use crate::records::{self, RouteRecord, Versioned};
 use crate::runtime::{Addressing, Selector};
-use crate::store::{Batch, Expect, Lease, Scope, StreamId};
+use crate::store::{Batch, Expect, Lease, Position, Scope, StreamId};
 
 /// How often an event is recorded anew after somebody else changed the app.
 const TRIES: usize = 20;
@@ -115,9 +117,12 @@ impl Tending<'_> {
             if let Err(error) = self.see_to_live(context, live, found.as_ref()).await? {
                 return Ok(Err(error));
             }
+            if let Err(error) = self.follow(context, live).await? {
+                return Ok(Err(error));
+            }
         }
         for instance in instances.iter().filter(|instance| !is_live(instance)) {
-            if !self.tell(Event::drift(instance, Drift::Unneeded)).await? {
+            if self.tell(Event::drift(instance, Drift::Unneeded)).await?.is_none() {
                 return Ok(Ok(()));
             }
             let removal = self.worker.effects.retire_one(context, instance);
@@ -144,7 +149,7 @@ impl Tending<'_> {
             Care::Tell(event) => drop(self.tell(event).await?),
             Care::Restore(drift) => {
                 if let Some(drift) = drift
-                    && !self.tell(Event::drift(live, drift)).await?
+                    && self.tell(Event::drift(live, drift)).await?.is_none()
                 {
                     return Ok(Ok(()));
                 }
@@ -155,6 +160,44 @@ impl Tending<'_> {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Has the route follow an instance whose runtime gave it another address when it was made again.
+    async fn follow(&mut self, context: &Context, live: &Instance) -> Result<Result<()>> {
+        let Worker { services, .. } = self.worker;
+        if services.runtime.addressing() == Addressing::Platform {
+            return Ok(Ok(()));
+        }
+        let instance = match services.runtime.inspect(context, &live.name).await {
+            Ok(Some(instance)) if instance.is_running() && instance.address != live.address => instance,
+            Ok(_) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        };
+        let Some(position) = self.tell(Event::drift(live, Drift::Moved)).await? else { return Ok(Ok(())) };
+        let (Some(status), records) = (&mut self.status, services.records()) else { return Ok(Ok(())) };
+        let app: Option<Versioned<App>> = records.get(&self.lease.scope, self.app.as_str()).await?;
+        let Some(app) = app else { return Ok(Ok(())) };
+        let host = Host::of_app(&app.value.name, &services.settings.domain)?;
+        let route: Option<Versioned<RouteRecord>> = records.get(&self.lease.scope, host.as_str()).await?;
+        // The position of the event that decided it, as of every route.
+        let generation = Generation(position.0);
+        status.value.instance = Some(instance.clone());
+        let mut batch = Batch { fence: Some(self.lease.clone()), ..Batch::default() };
+        let route = route.map(|route| {
+            status.value.route = generation;
+            let target = RouteTarget { instance: instance.name.clone(), address: instance.address };
+            let route = Route { targets: vec![target], ..route.value.route };
+            RouteRecord { org: self.org.clone(), route, generation }
+        });
+        batch.writes.push(records::update(&status.value, Expect::Version(status.version))?);
+        if let Some(route) = &route {
+            batch.writes.push(records::put(route, Expect::Any)?);
+        }
+        status.version = services.store.commit(batch).await?.versions.first().copied().unwrap_or_default();
+        Ok(match route {
+            Some(record) => services.ingress.publish(context, &record.route, generation).await,
+            None => Ok(()),
+        })
     }
 
     async fn restore(&mut self, context: &Context, live: &Instance) -> Result<Result<()>> {
@@ -175,8 +218,8 @@ impl Tending<'_> {
     }
 
     /// Records what was found before anything is done about it, or what was done, with what that means for the status.
-    /// False if there is an operation by now: it goes first.
-    async fn tell(&mut self, event: Event) -> Result<bool> {
+    /// Answers the event's position; `None` if there is an operation by now: it goes first.
+    async fn tell(&mut self, event: Event) -> Result<Option<Position>> {
         tracing::warn!(app = %self.app, ?event, "seeing to an app");
         let Worker { services, .. } = self.worker;
         let (records, stream) = (services.records(), StreamId::from(self.app));
@@ -194,17 +237,18 @@ impl Tending<'_> {
             }
             match services.store.commit(batch).await {
                 Ok(committed) => {
+                    let position = committed.positions.first().copied();
                     for (status, version) in changed.iter_mut().zip(committed.versions) {
                         status.version = version;
                     }
                     self.status = changed;
-                    return Ok(true);
+                    return Ok(position);
                 }
                 // Somebody changes the app just now.
                 Err(error) if error.kind() == Kind::Conflict && error.reason() != Some(FENCED) => {
                     self.status = records.get(&self.lease.scope, self.app.as_str()).await?;
                     if self.status.as_ref().is_some_and(|status| next_of(&status.value).is_some()) {
-                        return Ok(false);
+                        return Ok(None);
                     }
                 }
                 Err(error) => return Err(error),
