@@ -24,7 +24,8 @@ as_server() {
     if [ "$(id -u)" -eq 0 ]; then (cd / && runuser -u postgres -- "$@"); else "$@"; fi
 }
 
-programs() { find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1; }
+# Nothing, where nothing is installed.
+programs() { { find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null || true; } | sort -V | tail -n 1; }
 
 install_server() {
     command -v apt-get >/dev/null || fail "no PostgreSQL here, and only Debian and Ubuntu are known: install PostgreSQL 14 or newer"
