@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::due_now;
@@ -166,10 +166,12 @@ impl Warden {
         let records = self.services.records();
         // Before the records are read: what changes meanwhile is read again.
         let position = records.newest_position().await?;
-        let statuses: Vec<Versioned<AppStatus>> =
-            records.all(&Scope::System, "id", IndexRange::all()).await?;
-        let live = statuses.iter().map(|status| &status.value);
-        let live = live.filter_map(|status| Some((status.id.clone(), Live::of(status)?))).collect();
+        let mut live = BTreeMap::new();
+        let mut pages = records.pages::<AppStatus>(&Scope::System, "id", IndexRange::all(), PAGE);
+        while let Some(page) = pages.try_next().await? {
+            let statuses = page.iter().map(|status| &status.value);
+            live.extend(statuses.filter_map(|status| Some((status.id.clone(), Live::of(status)?))));
+        }
         *self.locked() = Known { live, position: Some(position) };
         Ok(())
     }
