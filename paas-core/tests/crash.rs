@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use paas_core::memory::{MemoryAnswer, Program, ProgramExit, Script};
+use paas_core::testing::front::{Front, StoreFront};
 use paas_core::{
-    Apps, Batch, Change, Claim, Claimed, Committed, DeployOptions, DeploymentId, DeploymentState, Lease,
-    Page, Position, Record, ReleaseNumber, Result, Scan, Scope, StateStore, StoredEvent, StreamId, WorkClass,
-    WorkKey,
+    Apps, Batch, Committed, DeployOptions, DeploymentId, DeploymentState, ReleaseNumber, Result, StateStore,
 };
 use world::{World, history, live};
 
@@ -32,17 +31,20 @@ impl Dying {
     fn is_dead(&self) -> bool {
         self.left.load(Ordering::SeqCst) <= 0
     }
-
-    async fn answer<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        if self.is_dead() {
-            return std::future::pending().await;
-        }
-        work.await
-    }
 }
 
 #[async_trait]
-impl StateStore for Dying {
+impl StoreFront for Dying {
+    fn behind(&self) -> &dyn StateStore {
+        &*self.store
+    }
+
+    async fn admit(&self) {
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Committed> {
         let left = self.left.fetch_sub(1, Ordering::SeqCst);
         if left <= 0 {
@@ -55,62 +57,6 @@ impl StateStore for Dying {
             return std::future::pending().await;
         }
         self.store.commit(batch).await
-    }
-
-    async fn get(&self, scope: &Scope, kind: &'static str, id: &str) -> Result<Option<Record>> {
-        self.answer(self.store.get(scope, kind, id)).await
-    }
-
-    async fn find(
-        &self,
-        scope: &Scope,
-        kind: &'static str,
-        key: &'static str,
-        value: &str,
-    ) -> Result<Option<Record>> {
-        self.answer(self.store.find(scope, kind, key, value)).await
-    }
-
-    async fn scan(&self, scan: &Scan) -> Result<Page<Record>> {
-        self.answer(self.store.scan(scan)).await
-    }
-
-    async fn events(
-        &self,
-        scope: &Scope,
-        stream: &StreamId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<StoredEvent>> {
-        self.answer(self.store.events(scope, stream, after, limit)).await
-    }
-
-    async fn feed(&self, scope: &Scope, after: Position, limit: usize) -> Result<Vec<StoredEvent>> {
-        self.answer(self.store.feed(scope, after, limit)).await
-    }
-
-    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        self.answer(self.store.claim(claim)).await
-    }
-
-    async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Lease> {
-        self.answer(self.store.renew(lease, duration)).await
-    }
-
-    async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64> {
-        self.answer(self.store.count(class, key)).await
-    }
-
-    fn changes(&self) -> tokio::sync::broadcast::Receiver<Change> {
-        self.store.changes()
-    }
-
-    async fn sweep(&self, limit: usize) -> Result<usize> {
-        self.answer(self.store.sweep(limit)).await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.store.ping().await
     }
 }
 
@@ -150,13 +96,14 @@ where
     world.push_scripted("two", case.script.clone());
 
     // What is asked for is committed by a platform that lives: only its workers die.
-    let dying = Arc::new(Dying { store: world.store.clone(), left: AtomicI64::new(commits), commits_last });
+    let dying = Dying { store: world.store.clone(), left: AtomicI64::new(commits), commits_last };
+    let dying = Arc::new(Front(dying));
     let second = world.builder().store(dying.clone()).start().await.unwrap();
     let asking = world.asking().await;
     let id = (case.ask)(asking.apps()).await.unwrap();
     asking.shutdown().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let has_died = dying.is_dead();
+    let has_died = dying.0.is_dead();
     drop(second);
 
     let third = world.platform().await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use paas_core::memory::{MemoryAnswer, MemoryBuilder, Script};
 use paas_core::testing::chaos::{Chaos, ChaosPlan, Mischief};
+use paas_core::testing::front::Front;
 use paas_core::{
     Append, Batch, Clock, DeployOptions, DeploymentHandle, DeploymentState, Error, Event, Failure, Fault,
     Kind, Platform, Scope, StateStore, Step, StreamId, WaitFor,
@@ -208,13 +209,13 @@ async fn many_short_steps_keep_their_lease() {
     let runtime = chaos(&world, runtime, late("runtime.list"));
     let ingress = chaos(&world, world.ingress.clone(), late("ingress.probe"));
     let ingress = chaos(&world, ingress, late("ingress.publish"));
-    let fenced = Arc::new(world::Fenced::new(world.store.clone()));
+    let fenced = Arc::new(Front(world::Fenced::new(world.store.clone())));
     let builder = world.builder().store(fenced.clone()).runtime(runtime).ingress(ingress);
     let platform = builder.start().await.unwrap();
     let handle = deploying(&platform, "hello").await;
     history(&handle).await;
     assert_eq!(handle.get().await.unwrap().state, DeploymentState::Running);
-    assert_eq!(fenced.refusals(), 0, "a lease ran out under a worker that was there");
+    assert_eq!(fenced.0.refusals(), 0, "a lease ran out under a worker that was there");
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +224,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing_more() {
     world.push_scripted("slow", slow(60));
     let deaf =
         (1..1000).fold(ChaosPlan::calm(), |plan, nth| plan.nth("store.renew", nth, Mischief::FailBefore));
-    let fenced = Arc::new(world::Fenced::new(world.store.clone()));
+    let fenced = Arc::new(Front(world::Fenced::new(world.store.clone())));
     let first = world.builder().store(chaos(&world, fenced.clone(), deaf)).start().await.unwrap();
     let handle = deploying(&first, "hello").await;
     reaches(&handle, Step::Build).await;
@@ -234,7 +235,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing_more() {
         assert_eq!(recorded.version, number);
     }
     tokio::time::sleep(MINUTE).await;
-    assert!(fenced.refusals() > 0, "the first worker tried to go on");
+    assert!(fenced.0.refusals() > 0, "the first worker tried to go on");
     assert_eq!(world.host.instances().len(), 1);
     assert!(first.health().await.is_ready());
 }
@@ -276,7 +277,7 @@ async fn a_slow_reader_of_events_reads_them_to_the_end() {
     let platform = world.platform().await;
     let late = |plan: ChaosPlan, nth| plan.nth("store.get", nth, Mischief::Delay(MINUTE));
     let late = (1..=100).fold(ChaosPlan::calm(), late);
-    let late = Idle(chaos(&world, world.store.clone(), late));
+    let late = Front(Idle(chaos(&world, world.store.clone(), late)));
     let reader = world.builder().store(Arc::new(late)).start().await.unwrap();
     let handle = deploying(&platform, "hello").await;
     let seen = reader.apps().handle_to(&handle.get().await.unwrap());

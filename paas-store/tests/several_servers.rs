@@ -14,14 +14,13 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use futures::future::{join_all, pending, try_join_all};
 use paas_core::memory::{MemoryBuilder, MemoryFiles, MemoryGit, MemoryHost, MemoryIngress, MemoryRuntime};
+use paas_core::testing::front::{Front, StoreFront};
 use paas_core::{
-    Addressing, Batch, Change, Claim, Claimed, Clock, Committed, Event, Keyring, Lease, NewApp, Page,
-    Platform, Position, Record, Result, Scan, Scope, Settings, StateStore, StoredEvent, StreamId,
-    SystemClock, WorkClass, WorkKey,
+    Addressing, Batch, Clock, Committed, Event, Keyring, NewApp, Platform, Result, Settings, StateStore,
+    SystemClock,
 };
 use paas_store::PostgresStore;
 use support::Database;
-use tokio::sync::broadcast;
 
 const REPOSITORY: &str = "https://git.example.com/team/hello.git";
 const APPS: usize = 30;
@@ -47,7 +46,11 @@ struct Watched {
 }
 
 #[async_trait]
-impl StateStore for Watched {
+impl StoreFront for Watched {
+    fn behind(&self) -> &dyn StateStore {
+        &self.store
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Committed> {
         if batch.fence.is_some()
             && self.fenced_commits.fetch_add(1, Ordering::SeqCst) == STOPPED_AT
@@ -62,62 +65,6 @@ impl StateStore for Watched {
             self.refused.fetch_add(1, Ordering::SeqCst);
         }
         committed
-    }
-
-    async fn get(&self, scope: &Scope, kind: &'static str, id: &str) -> Result<Option<Record>> {
-        self.store.get(scope, kind, id).await
-    }
-
-    async fn find(
-        &self,
-        scope: &Scope,
-        kind: &'static str,
-        key: &'static str,
-        value: &str,
-    ) -> Result<Option<Record>> {
-        self.store.find(scope, kind, key, value).await
-    }
-
-    async fn scan(&self, scan: &Scan) -> Result<Page<Record>> {
-        self.store.scan(scan).await
-    }
-
-    async fn events(
-        &self,
-        scope: &Scope,
-        stream: &StreamId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<StoredEvent>> {
-        self.store.events(scope, stream, after, limit).await
-    }
-
-    async fn feed(&self, scope: &Scope, after: Position, limit: usize) -> Result<Vec<StoredEvent>> {
-        self.store.feed(scope, after, limit).await
-    }
-
-    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        self.store.claim(claim).await
-    }
-
-    async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Lease> {
-        self.store.renew(lease, duration).await
-    }
-
-    async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64> {
-        self.store.count(class, key).await
-    }
-
-    fn changes(&self) -> broadcast::Receiver<Change> {
-        self.store.changes()
-    }
-
-    async fn sweep(&self, limit: usize) -> Result<usize> {
-        self.store.sweep(limit).await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.store.ping().await
     }
 }
 
@@ -135,7 +82,7 @@ struct World {
 impl World {
     async fn platform(&self, stop: Option<Stop>, refused: Arc<AtomicUsize>) -> Platform {
         let store = PostgresStore::open(&self.url, self.clock.clone()).await.unwrap();
-        let store = Watched { store, stop, fenced_commits: AtomicUsize::new(0), refused };
+        let store = Front(Watched { store, stop, fenced_commits: AtomicUsize::new(0), refused });
         Platform::builder()
             .clock(self.clock.clone())
             .store(Arc::new(store))

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::effects::Effects;
 use super::hub::Hub;
+use super::journal::FENCED;
 use super::services::Services;
 use super::warden::Warden;
 use super::worker::Worker;
@@ -180,15 +181,16 @@ impl Engine {
                 }
                 Err(error) => error,
             };
-            if error.kind() == Kind::Conflict {
+            if error.reason() == Some(FENCED) {
                 tracing::info!(%app, ?error, "another worker has the app now");
                 return;
             }
-            if !error.is_transient() {
+            // A conflict that is not about the lease is with somebody who changed the app: it is read anew.
+            if !error.is_transient() && error.kind() != Kind::Conflict {
                 self.park(&lease, &error).await;
                 return;
             }
-            tracing::warn!(%app, ?error, "the store is out: waiting");
+            tracing::warn!(%app, ?error, "the store can't take it now: waiting");
             loop {
                 if self.stop.is_cancelled() {
                     return;

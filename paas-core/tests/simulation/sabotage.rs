@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use paas_core::testing::front::{Front, StoreFront};
 use paas_core::{
-    Addressing, Batch, Change, Claim, Claimed, Committed, ContainerRuntime, Context, Event, Expect, Instance,
-    InstanceName, InstanceSpec, Lease, OrgId, OutputLine, OutputOptions, Page, Position, Record, Result,
-    Scan, Scope, Selector, StateStore, Step, StoredEvent, StreamId, WorkClass, WorkKey, Write,
+    Addressing, Batch, Committed, ContainerRuntime, Context, Event, Expect, Instance, InstanceName,
+    InstanceSpec, OrgId, OutputLine, OutputOptions, Position, Result, Scope, Selector, StateStore, Step,
+    StreamId, Write,
 };
 
 /// What is wrong with the engine.
@@ -32,7 +33,7 @@ impl Sabotage {
         match self {
             Self::None | Self::FreshNames => store,
             Self::ActFirst | Self::Unfenced => {
-                Arc::new(Careless { store, sabotage: self, owed: Mutex::default() })
+                Arc::new(Front(Careless { store, sabotage: self, owed: Mutex::default() }))
             }
         }
     }
@@ -104,69 +105,17 @@ impl Careless {
 }
 
 #[async_trait]
-impl StateStore for Careless {
+impl StoreFront for Careless {
+    fn behind(&self) -> &dyn StateStore {
+        &*self.store
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Committed> {
         match self.sabotage {
             Sabotage::Unfenced => self.append_anywhere(batch).await,
             Sabotage::ActFirst => self.act_first(batch).await,
             Sabotage::None | Sabotage::FreshNames => self.store.commit(batch).await,
         }
-    }
-
-    async fn get(&self, scope: &Scope, kind: &'static str, id: &str) -> Result<Option<Record>> {
-        self.store.get(scope, kind, id).await
-    }
-
-    async fn find(
-        &self,
-        scope: &Scope,
-        kind: &'static str,
-        key: &'static str,
-        value: &str,
-    ) -> Result<Option<Record>> {
-        self.store.find(scope, kind, key, value).await
-    }
-
-    async fn scan(&self, scan: &Scan) -> Result<Page<Record>> {
-        self.store.scan(scan).await
-    }
-
-    async fn events(
-        &self,
-        scope: &Scope,
-        stream: &StreamId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<StoredEvent>> {
-        self.store.events(scope, stream, after, limit).await
-    }
-
-    async fn feed(&self, scope: &Scope, after: Position, limit: usize) -> Result<Vec<StoredEvent>> {
-        self.store.feed(scope, after, limit).await
-    }
-
-    async fn claim(&self, claim: &Claim) -> Result<Claimed> {
-        self.store.claim(claim).await
-    }
-
-    async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Lease> {
-        self.store.renew(lease, duration).await
-    }
-
-    async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64> {
-        self.store.count(class, key).await
-    }
-
-    fn changes(&self) -> tokio::sync::broadcast::Receiver<Change> {
-        self.store.changes()
-    }
-
-    async fn sweep(&self, limit: usize) -> Result<usize> {
-        self.store.sweep(limit).await
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.store.ping().await
     }
 }
 

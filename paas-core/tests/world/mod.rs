@@ -11,6 +11,7 @@ use paas_core::memory::{
     MemoryFiles, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryRuntime, MemoryStore,
     MemoryTree, Script,
 };
+use paas_core::testing::front::Front;
 use paas_core::{
     App, CommitId, Created, DeploymentHandle, GitRef, GitUrl, Ids, Keyring, NewApp, Platform,
     PlatformBuilder, RandomIds, Recorded, Settings, SourceTree, TestClock,
@@ -75,7 +76,7 @@ impl World {
 
     /// A platform that accepts operations and works on none.
     pub async fn asking(&self) -> Platform {
-        self.builder().store(Arc::new(Idle(self.store.clone()))).start().await.unwrap()
+        self.builder().store(Arc::new(Front(Idle(self.store.clone())))).start().await.unwrap()
     }
 
     /// Commits files to the main branch of the repository.
