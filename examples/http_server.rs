@@ -13,12 +13,6 @@ fn main() -> Result<()> {
     // The proxy may be this same program, in a process of its own that outlives it.
     paas_proxy::run_if_asked();
     paas_http::log_to_stderr();
-    serve()
-}
-
-#[tokio::main]
-async fn serve() -> Result<()> {
     let config = ServerConfig::load(None, std::env::vars_os())?;
-    let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
-    Server::start(config, launcher).await?.run().await
+    Server::serve(config, Launcher::find().unwrap_or(Launcher::CurrentProgram))
 }

@@ -110,3 +110,25 @@ async fn a_killed_server_goes_on_where_it_was() {
     }
     server.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_told_to_stop_hands_over_in_time() {
+    let machine = Machine::new().await;
+    machine.git.commit("site", "main", [("index.html", "site")]).await.unwrap();
+    let slow = GitFault::Slow { bytes: 1, pause: Duration::from_secs(1) };
+    machine.git.fault("site", slow);
+    let server = machine.start().await;
+    let (app, id) = server.create("site", &machine.git.url("site")).await;
+    server.reach(&id, &["fetch"]).await;
+    let (status, took) = server.stop().await;
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(30), "it took {took:?}");
+    machine.git.fault("site", None);
+    let server = machine.start().await;
+    let deployment = server.settle(&id).await;
+    assert_eq!(deployment["state"], "running");
+    assert_eq!(machine.containers(&app).len(), 1);
+    let deletion = server.act(Method::DELETE, "/v1/apps/site").await;
+    assert_eq!(server.settle(&deletion).await["state"], "deleted");
+    assert!(server.stop().await.0.success());
+}

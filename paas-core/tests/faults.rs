@@ -368,3 +368,23 @@ async fn lost_calls_and_lost_replies_leave_one_instance_an_app() {
         asking.shutdown().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_what_never_ends() {
+    let world = World::new();
+    world.push_page("one");
+    let plan = ChaosPlan::calm().nth("store.commit", 4, Mischief::Hang);
+    let platform = world.builder().store(chaos(&world, world.store.clone(), plan)).start().await.unwrap();
+    let handle = deploying(&platform, "hello").await;
+    world.clock.sleep(Duration::from_secs(5)).await;
+    assert!(handle.get().await.unwrap().settled_at.is_none());
+    let began = world.clock.elapsed();
+    platform.shutdown().await;
+    let took = world.clock.elapsed() - began;
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    // Its lease was not given back: the next one has it when it has run out.
+    let platform = world.platform().await;
+    let handle = platform.apps().deployment(handle.id()).await.unwrap();
+    assert_eq!(settles_within(&handle, MINUTE).await.state, DeploymentState::Running);
+    assert_eq!(world.host.instances().len(), 1);
+}

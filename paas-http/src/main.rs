@@ -1,7 +1,7 @@
 //! `paas-server`: the platform with its API, on this machine.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -39,17 +39,19 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(arguments: &Arguments) -> Result<()> {
+fn run(arguments: &Arguments) -> Result<()> {
     let config = ServerConfig::load(arguments.config.as_deref(), std::env::vars_os())?;
-    if let Some(file) = &arguments.import_sqlite {
-        let Imported { records, events, work } = Server::import(&config, file).await?;
-        let told =
-            format!("copied and compared: {records} records, {events} events, {work} apps with work due\n");
-        // Nobody may be reading.
-        let _ = std::io::stdout().write_all(told.as_bytes());
-        return Ok(());
+    match &arguments.import_sqlite {
+        Some(file) => import(&config, file),
+        None => Server::serve(config, Launcher::find().unwrap_or(Launcher::CurrentProgram)),
     }
-    let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
-    Server::start(config, launcher).await?.run().await
+}
+
+#[tokio::main]
+async fn import(config: &ServerConfig, file: &Path) -> Result<()> {
+    let Imported { records, events, work } = Server::import(config, file).await?;
+    let told = format!("copied and compared: {records} records, {events} events, {work} apps with work due\n");
+    // Nobody may be reading.
+    let _ = std::io::stdout().write_all(told.as_bytes());
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::leftovers::Leftovers;
@@ -184,6 +184,14 @@ impl Server {
             }
             assert!(Instant::now() < until, "it never ends: {waited}");
         }
+    }
+
+    /// SIGTERM: answers how it ended, and after how long.
+    pub async fn stop(mut self) -> (ExitStatus, Duration) {
+        let began = Instant::now();
+        let id = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed())).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        (self.process.wait().await.unwrap(), began.elapsed())
     }
 
     /// SIGKILL: nothing is flushed, nobody is told.

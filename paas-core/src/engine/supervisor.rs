@@ -27,6 +27,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PARKED: Duration = Duration::from_secs(60);
 /// The most leases one claim takes: the rest is for other servers, or for the next claim.
 const CLAIM: usize = 64;
+/// How long what is under way gets to let go when the platform stops: a server is to be gone 30 s after it was asked.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// How many expired records one sweep removes, and how often it sweeps.
 const SWEEP_RECORDS: usize = 500;
 const SWEEP: Duration = Duration::from_secs(60);
@@ -48,6 +50,8 @@ pub(crate) struct Engine {
     hub: Arc<Hub>,
     name: String,
     stop: CancellationToken,
+    /// Fires when what is still under way is dropped, as if the process had been killed.
+    abandon: CancellationToken,
     tasks: TaskTracker,
     busy: Mutex<BTreeMap<WorkClass, usize>>,
     status: Mutex<EngineStatus>,
@@ -65,6 +69,7 @@ impl Engine {
             hub,
             name,
             stop,
+            abandon: CancellationToken::new(),
             tasks: TaskTracker::new(),
             busy: Mutex::default(),
             status: Mutex::default(),
@@ -80,8 +85,8 @@ impl Engine {
         self.tasks.spawn(async move { engine.claim_work().await });
         let engine = self.clone();
         self.tasks.spawn(async move { engine.sweep().await });
-        let (warden, stop) = (Warden::new(self.services.clone()), self.stop.clone());
-        self.tasks.spawn(async move { warden.run(stop).await });
+        let warden = Warden::new(self.services.clone());
+        self.spawn(async move { warden.run().await });
     }
 
     /// Runs work of the platform that ends when the engine stops.
@@ -96,11 +101,18 @@ impl Engine {
         });
     }
 
-    /// Stops claiming, lets go of what is under way, and returns when nothing of it runs any more. What was under
-    /// way goes on at the next start.
+    /// Stops claiming, has short steps end, gives back the rest, and returns when nothing of it runs any more, within
+    /// [`STOP_PATIENCE`]. What was under way goes on at the next start, or on another server at once.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
+        tokio::select! {
+            biased;
+            () = self.tasks.wait() => return,
+            () = self.services.clock.sleep(STOP_PATIENCE) => {}
+        }
+        tracing::warn!(tasks = self.tasks.len(), "some work does not let go: it is left as a kill would leave it");
+        self.abandon.cancel();
         self.tasks.wait().await;
     }
 
@@ -160,7 +172,12 @@ impl Engine {
         let tasks = self.tasks.clone();
         tasks.spawn(async move {
             let busy = Busy { engine: self.clone(), class: lease.class };
-            let work = AssertUnwindSafe(self.work(lease.clone())).catch_unwind().await;
+            let work = AssertUnwindSafe(self.work(lease.clone())).catch_unwind();
+            let work = tokio::select! {
+                biased;
+                () = self.abandon.cancelled() => return,
+                work = work => work,
+            };
             if work.is_err() {
                 self.park(&lease, &Error::internal("engine.work", "a worker panicked")).await;
             }

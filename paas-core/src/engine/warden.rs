@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use tokio_util::sync::CancellationToken;
 
 use super::due_now;
 use super::services::Services;
@@ -69,8 +68,8 @@ impl Warden {
         Self { services, known: Mutex::default() }
     }
 
-    /// Looks until `stop`.
-    pub(crate) async fn run(&self, stop: CancellationToken) {
+    /// Looks for ever. Dropping it is safe at any time.
+    pub(crate) async fn run(&self) {
         let clock = &self.services.clock;
         let mut endings = None;
         loop {
@@ -90,17 +89,12 @@ impl Warden {
             };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
                 ending = ending => {
                     if ending.is_none() {
                         endings = None;
                     }
                     // Much that ends at once is one look.
-                    tokio::select! {
-                        biased;
-                        () = stop.cancelled() => return,
-                        () = clock.sleep(PAUSE) => {}
-                    }
+                    clock.sleep(PAUSE).await;
                 }
                 () = clock.sleep(LOOK) => {}
             }

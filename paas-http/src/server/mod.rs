@@ -38,17 +38,18 @@ use crate::{Access, Options};
 
 /// How long the engine gets to answer when the server starts.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long threads get to end when everything else has.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A platform on SQLite or PostgreSQL, git, Docker and the proxy, with its API.
 ///
 /// This example is compiled but not run, for it takes ports and leaves a proxy behind:
 ///
 /// ```no_run
-/// # async fn example() -> paas_core::Result<()> {
+/// # fn example() -> paas_core::Result<()> {
 /// use paas_http::{Server, ServerConfig};
 ///
-/// let server = Server::start(ServerConfig::default(), paas_proxy::Launcher::find()?).await?;
-/// server.run().await
+/// Server::serve(ServerConfig::default(), paas_proxy::Launcher::find()?)
 /// # }
 /// ```
 ///
@@ -104,6 +105,18 @@ impl Server {
         let imported = store.import_sqlite(file).await;
         store.close().await;
         imported
+    }
+
+    /// Starts a server and runs it to its end, on threads of its own: the whole of a program's work.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start) and [`run`](Self::run).
+    pub fn serve(config: ServerConfig, launcher: Launcher) -> Result<()> {
+        let runtime = tokio::runtime::Runtime::new().map_err(paas_core::error::map("server.serve"))?;
+        let served = runtime.block_on(async { Self::start(config, launcher).await?.run().await });
+        // A thread that hangs, as on a disk that does not answer, must not keep the process.
+        runtime.shutdown_timeout(LAST_PATIENCE);
+        served
     }
 
     async fn assemble(
@@ -192,7 +205,8 @@ impl Server {
         &self.platform
     }
 
-    /// Says on standard output where it is and which file holds its token, serves until SIGINT or SIGTERM, then stops.
+    /// Says on standard output where it is and which file holds its token, serves until SIGINT or SIGTERM, then stops; a
+    /// second one ends it without waiting, which loses nothing either.
     ///
     /// # Errors
     /// `Internal` when signals can't be received.
@@ -207,7 +221,11 @@ impl Server {
             _ = terminate.recv() => {}
         }
         tracing::info!("stopping: apps go on running");
-        self.stop().await;
+        tokio::select! {
+            () = self.stop() => {}
+            _ = interrupt.recv() => tracing::warn!("stopping at once"),
+            _ = terminate.recv() => tracing::warn!("stopping at once"),
+        }
         Ok(())
     }
 
@@ -225,13 +243,12 @@ impl Server {
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
-    /// Ends streams and requests, lets go of what is under way, and closes the store. Apps and the proxy go on; what was
-    /// under way goes on at the next start.
+    /// Ends streams, lets requests and short steps end, gives back what takes longer, and closes the store: within 30 s.
+    /// Apps and the proxy go on; what was under way goes on at the next start.
     pub async fn stop(self) {
         self.closing.cancel();
-        // It ends by itself; that it panicked is in the log.
-        let _ = self.serving.await;
-        self.platform.shutdown().await;
+        // Serving ends by itself; that it panicked is in the log.
+        let _ = tokio::join!(self.serving, self.platform.shutdown());
         self.database.close().await;
     }
 }
