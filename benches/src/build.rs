@@ -8,7 +8,7 @@ use std::time::Duration;
 use paas_core::memory::{MemoryFile, MemoryFiles};
 use paas_core::{
     AppId, BuildLimits, BuildPlan, BuildRequest, Clock, DeploymentId, Dockerfile, GitProvider, ImageBuilder,
-    OrgId, RandomIds, Reference, Repository, RootDirectory, SystemClock,
+    OrgId, RandomIds, Reference, Repository, RootDirectory, Selector, SystemClock,
 };
 use paas_docker::DockerBuilder;
 use paas_git::GixProvider;
@@ -60,8 +60,8 @@ pub(crate) async fn run(effort: Effort, report: &mut Report) -> Result<()> {
             unchanged.add(COMMAND, Turn::of_time(theirs_unchanged));
         }
     }
-    for image in builder.list(&context, &OrgId::default_org(), &app).await? {
-        builder.remove(&context, &image).await?;
+    for image in builder.list(&context, &Selector::of_app(&OrgId::default_org(), &app)).await? {
+        builder.remove(&context, &image.digest).await?;
     }
     Command::new(&docker).args(["image", "rm", TAG]).stdout(Stdio::null()).status().await?;
     let row = |what, contest, target| (what, contest, [(COMMAND, Some(Target::AtMost(target)))]);

@@ -164,6 +164,10 @@ impl ContainerRuntime for Standing {
         Err(unsupported())
     }
 
+    async fn networks(&self, _: &Context) -> paas_core::Result<Vec<OrgId>> {
+        Ok(Vec::new())
+    }
+
     async fn output(
         &self,
         _: &Context,

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::fingerprint::Fingerprint;
 use crate::git::SourceTree;
 use crate::plan::{BuildPlan, Dockerfile};
+use crate::runtime::Selector;
 
 /// What makes two builds the same: org, app, tree, Dockerfile, platform and the base images' digests. Never secrets.
 ///
@@ -64,6 +65,17 @@ impl Default for BuildLimits {
     }
 }
 
+/// An image that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredImage {
+    /// Whose it is.
+    pub org: OrgId,
+    /// The app that it was built for.
+    pub app: AppId,
+    /// Its content digest.
+    pub digest: String,
+}
+
 /// What to build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
@@ -109,12 +121,16 @@ pub trait ImageBuilder: Debug + Send + Sync + 'static {
     /// Builds, or answers the image that is there already unless the request says `no_cache`.
     async fn build(&self, context: &Context, request: &BuildRequest, key: &BuildKey) -> Result<Image>;
 
-    /// Removes an image with its labels and tags. Removing what is absent succeeds.
+    /// Removes the image of a digest with its labels and tags. Removing what is absent succeeds.
     ///
     /// # Errors
     /// `Conflict` with the code `in_use` while a container uses it.
-    async fn remove(&self, context: &Context, image: &Image) -> Result<()>;
+    async fn remove(&self, context: &Context, digest: &str) -> Result<()>;
 
-    /// The images that were built for an app.
-    async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>>;
+    /// The images that were built, and are still there.
+    async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<StoredImage>>;
+
+    /// Has what builds keep to be faster the next time take at most `keep_bytes`, the least used going first. Answers
+    /// how many bytes came free. Images stay.
+    async fn prune(&self, context: &Context, keep_bytes: u64) -> Result<u64>;
 }

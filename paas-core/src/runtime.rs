@@ -108,13 +108,21 @@ impl InstanceSpec {
     }
 }
 
-/// Which instances to list.
+/// Which instances or images to list; all of the installation by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     /// Only this org's.
     pub org: Option<OrgId>,
     /// Only this app's.
     pub app: Option<AppId>,
+}
+
+impl Selector {
+    /// Those of one app.
+    #[must_use]
+    pub fn of_app(org: &OrgId, app: &AppId) -> Self {
+        Self { org: Some(org.clone()), app: Some(app.clone()) }
+    }
 }
 
 /// Which of an instance's output to read.
@@ -148,8 +156,8 @@ pub struct OutputLine {
 /// - Every verb is ensure-style: repeating it changes nothing, removing what is absent succeeds.
 /// - Only containers and networks that carry this installation's label are changed or removed. A name that
 ///   something else has is `AlreadyExists` with the code `foreign_name`.
-/// - `ensure` of a running container of that name with the same image and settings answers it as it is; a stopped
-///   one is replaced.
+/// - `ensure` of a running container of that name with the same image and settings answers it as it is; one that was
+///   cut off from its network is connected again, a stopped one is replaced.
 /// - Containers are hardened as the contract says; nothing in [`InstanceSpec`] can weaken that.
 /// - `remove` returns when the container is gone and its address can be given again.
 ///
@@ -184,6 +192,9 @@ pub trait ContainerRuntime: Debug + Send + Sync + 'static {
     /// # Errors
     /// `Conflict` with the code `in_use` while an instance is on it.
     async fn remove_network(&self, context: &Context, org: &OrgId) -> Result<()>;
+
+    /// The orgs that have a network.
+    async fn networks(&self, context: &Context) -> Result<Vec<OrgId>>;
 
     /// The instance's output, oldest first; it ends when there is no more, with `follow` when the instance ends.
     ///

@@ -34,6 +34,10 @@ pub struct Settings {
     pub lease: Duration,
     /// How often leases are renewed.
     pub lease_renewal: Duration,
+    /// How many images of an app are kept: those of its newest releases.
+    pub images_kept: usize,
+    /// How many bytes builds may keep to be faster the next time.
+    pub build_cache_bytes: u64,
     /// How long requests to a retired instance get to end.
     pub drain: Duration,
     /// How long a process gets to end after SIGTERM.
@@ -58,6 +62,8 @@ impl Default for Settings {
             retry: RetryPolicy::default(),
             lease: Duration::from_secs(15),
             lease_renewal: Duration::from_secs(5),
+            images_kept: 5,
+            build_cache_bytes: 10 * 1024 * 1024 * 1024,
             drain: Duration::from_secs(30),
             stop_grace: Duration::from_secs(30),
         }
@@ -80,6 +86,7 @@ impl Settings {
             ("build_slots", self.build_slots),
             ("operation_slots", self.operation_slots),
             ("queue_limit", self.queue_limit),
+            ("images_kept", self.images_kept),
             ("retry.attempts", self.retry.attempts as usize),
             ("retry.start_attempts", self.retry.start_attempts as usize),
         ];

@@ -13,8 +13,8 @@ use paas_core::memory::{MemoryAnswer, MemoryFiles, MemoryRuntime, Program, Progr
 use paas_core::pipeline::Drift;
 use paas_core::{
     Addressing, AppState, Batch, ContainerRuntime, Context, Crashes, DeploymentId, DeploymentState, Event,
-    Expect, InstanceName, InstanceSpec, OperationKind, Platform, Position, Recorded, Scope, StateStore,
-    Write,
+    Expect, InstanceName, InstanceSpec, OperationKind, Platform, Position, Recorded, ReleaseNumber, Scope,
+    StateStore, Write,
 };
 use world::{World, live};
 
@@ -71,6 +71,93 @@ async fn a_removed_container_is_made_again_under_its_name_at_its_address() {
     let instance = before.name;
     let drift = Event::DriftFound { instance: instance.clone(), drift: Drift::Missing };
     assert_eq!(told(&platform).await, [drift, Event::InstanceRestored { instance }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_was_cut_off_from_its_network_is_connected_again() {
+    let (world, platform) = hello().await;
+    let before = world.host.instances().remove(0);
+    world.host.cut_off(&before.name);
+    tokio::time::sleep(WITHIN).await;
+    assert_eq!(world.host.instances(), std::slice::from_ref(&before), "it is the same one");
+    assert_eq!(world.host.containers_begun(), 1);
+    let instance = before.name;
+    let drift = Event::DriftFound { instance: instance.clone(), drift: Drift::CutOff };
+    assert_eq!(told(&platform).await, [drift, Event::InstanceRestored { instance }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_live_instance_does_not_run_its_host_says_so() {
+    let (world, platform) = hello().await;
+    let host = "hello.localhost".parse().unwrap();
+    let name = world.host.instances().remove(0).name;
+    // The second time it is started again after two seconds.
+    for wait in [1, 2] {
+        world.host.crash(&name, 1);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert!(matches!(world.ingress.request(&host), MemoryAnswer::Stopped), "{wait}");
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+        let MemoryAnswer::Instance(request) = world.ingress.request(&host) else {
+            panic!("it is not routed again");
+        };
+        assert_eq!(request.target().instance, name);
+    }
+    // Nor at the next start.
+    world.host.crash(&name, 1);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    platform.shutdown().await;
+    let platform = world.platform().await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(matches!(world.ingress.request(&host), MemoryAnswer::Stopped));
+    tokio::time::sleep(WITHIN).await;
+    assert!(matches!(world.ingress.request(&host), MemoryAnswer::Instance(_)));
+    // A deployment goes on as ever.
+    world.push_page("two");
+    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
+    assert!(matches!(world.ingress.request(&host), MemoryAnswer::Instance(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_of_the_newest_releases_are_kept() {
+    let (world, platform) = hello().await;
+    for number in 2..=8 {
+        world.push_page(&format!("page {number}"));
+        platform.deploy("hello").await.unwrap().outcome().await.unwrap();
+    }
+    assert_eq!(world.host.images().len(), 8);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.host.images().len(), 5);
+    let apps = platform.apps();
+    let rollback = |number| apps.rollback("hello", ReleaseNumber(number));
+    assert!(rollback(3).await.unwrap_err().hinted().unwrap().contains("deploy its commit again"));
+    assert_eq!(rollback(4).await.unwrap().outcome().await.unwrap().state, DeploymentState::Running);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.host.images().len(), 5, "the live one is kept");
+    let feed = platform.events(Position(0));
+    platform.shutdown().await;
+    let events: Vec<Recorded> = feed.try_collect().await.unwrap();
+    let collected = events.iter().filter_map(|recorded| match &recorded.event {
+        Event::ImagesCollected { images } => Some(images.len()),
+        _ => None,
+    });
+    assert_eq!(collected.collect::<Vec<_>>(), [3], "told once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_app_left_is_found_when_it_is_gone() {
+    let (world, platform) = hello().await;
+    let image = world.host.images().remove(0);
+    platform.apps().delete("hello").await.unwrap().outcome().await.unwrap();
+    assert_eq!((world.host.images().len(), world.host.networks().len()), (0, 0));
+    // As if a call of a paused server came through late.
+    world.push_page("one");
+    live(&platform, "hello").await;
+    let spec = platform.apps().get("hello").await.unwrap();
+    platform.apps().delete("hello").await.unwrap().outcome().await.unwrap();
+    world.host.put_image(&spec.app.org, &spec.app.id, &image);
+    world.host.put_network(&spec.app.org);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((world.host.images().len(), world.host.networks().len()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::StreamExt;
-use paas_core::{Dockerfile, Fault, ImageBuilder, Kind, OrgId};
+use paas_core::{Dockerfile, Fault, ImageBuilder, Kind, OrgId, Selector};
 use shared::{BASE, Bench, Tree, client, ids, is_running, request};
 
 /// The lines that a step wrote between two marks.
@@ -323,9 +323,8 @@ async fn files_of_the_plan_are_in_the_context_and_win() {
 async fn an_image_that_is_not_ours_is_never_removed() {
     let bench = Bench::new().await;
     let id = client().await.inspect_image(BASE).await.unwrap().id.unwrap();
-    let foreign = paas_core::Image { digest: id.clone(), port: None };
-    bench.builder.remove(&bench.context, &foreign).await.unwrap();
+    bench.builder.remove(&bench.context, &id).await.unwrap();
     assert_eq!(client().await.inspect_image(BASE).await.unwrap().id.unwrap(), id);
     let nobody = OrgId::generate(&ids());
-    assert_eq!(bench.builder.list(&bench.context, &nobody, &bench.app).await.unwrap(), []);
+    assert_eq!(bench.builder.list(&bench.context, &Selector::of_app(&nobody, &bench.app)).await.unwrap(), []);
 }

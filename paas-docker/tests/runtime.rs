@@ -6,6 +6,7 @@ mod shared;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use bollard::models::{NetworkConnectRequest, NetworkDisconnectRequest};
 use futures::StreamExt;
 use paas_core::{
     ContainerRuntime, DeploymentId, Env, Fault, Image, ImageBuilder, InstanceName, InstanceSpec,
@@ -268,8 +269,9 @@ async fn labels_of_an_image_change_nothing() {
         .await
         .unwrap();
     let bench = &stage.bench;
-    let images = bench.builder.list(&bench.context, &bench.org, &bench.app).await.unwrap();
-    assert_eq!(images, std::slice::from_ref(&image));
+    let of_app = Selector::of_app(&bench.org, &bench.app);
+    let images = bench.builder.list(&bench.context, &of_app).await.unwrap();
+    assert_eq!(images.iter().map(|image| &image.digest).collect::<Vec<_>>(), [&image.digest]);
     let fixed = stage.spec(image.clone(), 5);
     let instance = stage.runtime.ensure(&bench.context, &fixed).await.unwrap();
     let Placement::Fixed { address, .. } = fixed.placement else { panic!("fixed") };
@@ -278,7 +280,7 @@ async fn labels_of_an_image_change_nothing() {
     let on_loopback = stage.runtime.clone().on_loopback();
     let instance = on_loopback.ensure(&bench.context, &chosen).await.unwrap();
     assert!(instance.address.ip().is_loopback());
-    let selector = Selector { org: Some(bench.org.clone()), app: Some(bench.app.clone()) };
+    let selector = Selector::of_app(&bench.org, &bench.app);
     let listed = stage.runtime.list(&bench.context, &selector).await.unwrap();
     assert!(listed.iter().any(|one| one.address == instance.address), "{listed:?}");
     assert_eq!(listed.len(), 2);
@@ -416,4 +418,29 @@ async fn an_engine_that_does_not_answer_is_the_platforms_fault() {
     }
     let error = DockerEngine::connect_to(&context, "unix:///x", "Not A Name").await.unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
+}
+
+#[tokio::test]
+async fn a_container_that_was_cut_off_is_connected_again_as_it_is() {
+    let stage = Stage::new().await;
+    let spec = stage.spec(stage.image("exec sleep 1000").await, 7);
+    let before = stage.runtime.ensure(&stage.bench.context, &spec).await.unwrap();
+    let org = Selector { org: Some(stage.bench.org.clone()), app: None };
+    let docker = client().await;
+    let inspected = docker.inspect_container(spec.name.as_str(), None).await.unwrap();
+    let network = inspected.host_config.unwrap().network_mode.unwrap();
+    for is_elsewhere in [false, true] {
+        let away = NetworkDisconnectRequest { container: spec.name.to_string(), force: Some(true) };
+        docker.disconnect_network(&network, away).await.unwrap();
+        if is_elsewhere {
+            let request = NetworkConnectRequest { container: spec.name.to_string(), endpoint_config: None };
+            docker.connect_network(&network, request).await.unwrap();
+        }
+        let seen = stage.runtime.inspect(&stage.bench.context, &spec.name).await.unwrap().unwrap();
+        let listed = stage.runtime.list(&stage.bench.context, &org).await.unwrap();
+        assert_eq!((&seen.state, &listed[0].state), (&InstanceState::CutOff, &InstanceState::CutOff));
+        let after = stage.runtime.ensure(&stage.bench.context, &spec).await.unwrap();
+        assert_eq!(after, before, "it is the same one, at its address");
+    }
+    stage.clean(&[&spec]).await;
 }

@@ -50,7 +50,8 @@ fn run(arguments: &Arguments) -> Result<()> {
 #[tokio::main]
 async fn import(config: &ServerConfig, file: &Path) -> Result<()> {
     let Imported { records, events, work } = Server::import(config, file).await?;
-    let told = format!("copied and compared: {records} records, {events} events, {work} apps with work due\n");
+    let told =
+        format!("copied and compared: {records} records, {events} events, {work} apps with work due\n");
     // Nobody may be reading.
     let _ = std::io::stdout().write_all(told.as_bytes());
     Ok(())

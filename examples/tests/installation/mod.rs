@@ -133,7 +133,12 @@ impl Installation {
         for view in apps.list(100, None).await.unwrap().items {
             let app = view.app.id.clone();
             apps.delete(&view.app).await.unwrap().outcome().await.unwrap();
-            images += self.builder.list(&self.context, &OrgId::default_org(), &app).await.unwrap().len();
+            images += self
+                .builder
+                .list(&self.context, &Selector::of_app(&OrgId::default_org(), &app))
+                .await
+                .unwrap()
+                .len();
             names.push(view.app.name.to_string());
         }
         assert_eq!(images, 0, "images are left");

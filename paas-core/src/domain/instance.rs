@@ -85,6 +85,8 @@ pub enum InstanceState {
         /// True if the kernel ended it for using more memory than it may.
         out_of_memory: bool,
     },
+    /// Its process runs, but not on its org's network: nothing reaches it.
+    CutOff,
 }
 
 /// An instance as it was observed.
@@ -109,7 +111,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// True if its process runs.
+    /// True if its process runs and can be reached.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.state == InstanceState::Running

@@ -13,7 +13,7 @@ use super::effects::Effects;
 use super::hub::Hub;
 use super::journal::FENCED;
 use super::services::Services;
-use super::warden::Warden;
+use super::warden::{Leftovers, Warden};
 use super::worker::Worker;
 use crate::error::{Error, Kind};
 use crate::records::UNKNOWN_EVENT;
@@ -87,6 +87,8 @@ impl Engine {
         self.tasks.spawn(async move { engine.sweep().await });
         let warden = Warden::new(self.services.clone());
         self.spawn(async move { warden.run().await });
+        let leftovers = Leftovers::new(self.services.clone());
+        self.spawn(async move { leftovers.run().await });
     }
 
     /// Runs work of the platform that ends when the engine stops.
@@ -111,7 +113,10 @@ impl Engine {
             () = self.tasks.wait() => return,
             () = self.services.clock.sleep(STOP_PATIENCE) => {}
         }
-        tracing::warn!(tasks = self.tasks.len(), "some work does not let go: it is left as a kill would leave it");
+        tracing::warn!(
+            tasks = self.tasks.len(),
+            "some work does not let go: it is left as a kill would leave it"
+        );
         self.abandon.cancel();
         self.tasks.wait().await;
     }

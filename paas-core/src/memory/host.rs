@@ -115,6 +115,7 @@ pub(super) struct Container {
     pub(super) output: Vec<OutputLine>,
     /// Set when it was ended from outside.
     pub(super) ended: Option<InstanceState>,
+    pub(super) is_cut_off: bool,
 }
 
 impl Container {
@@ -132,7 +133,11 @@ impl Container {
     }
 
     pub(super) fn observed(&self, now: Duration) -> Instance {
-        Instance { state: self.state(now), ..self.instance.clone() }
+        let state = match self.state(now) {
+            InstanceState::Running if self.is_cut_off => InstanceState::CutOff,
+            state => state,
+        };
+        Instance { state, ..self.instance.clone() }
     }
 
     pub(super) fn write(&mut self, now: Timestamp, stream: LogStream, text: &str) {
@@ -190,10 +195,31 @@ impl MemoryHost {
         self.locked().images.values().map(|built| built.image.clone()).collect()
     }
 
-    /// The apps that have an image.
+    /// Puts an image there as if it had been built for an app, by a call that came late.
+    pub fn put_image(&self, org: &OrgId, app: &AppId, image: &Image) {
+        let built = BuiltImage {
+            key: BuildKey(String::new()),
+            org: org.clone(),
+            app: app.clone(),
+            image: image.clone(),
+            program: Program::default(),
+        };
+        self.locked().images.insert(image.digest.clone(), built);
+    }
+
+    /// Puts an org's network there, as if by a call that came late.
+    pub fn put_network(&self, org: &OrgId) {
+        self.locked().networks.insert(org.clone(), None);
+    }
+
+    /// The apps that have an image, and how many.
     #[must_use]
-    pub fn apps_with_images(&self) -> BTreeSet<AppId> {
-        self.locked().images.values().map(|built| built.app.clone()).collect()
+    pub fn apps_with_images(&self) -> BTreeMap<AppId, usize> {
+        let mut counts = BTreeMap::new();
+        for built in self.locked().images.values() {
+            *counts.entry(built.app.clone()).or_default() += 1;
+        }
+        counts
     }
 
     /// The orgs that have a network.
@@ -226,7 +252,7 @@ impl MemoryHost {
         let now = self.clock.elapsed();
         self.locked().containers.values().any(|container| {
             container.instance.address == address
-                && container.state(now) == InstanceState::Running
+                && container.observed(now).is_running()
                 && now >= container.started + container.program.answers_after
         })
     }
@@ -256,6 +282,13 @@ impl MemoryHost {
     pub fn remove(&self, name: &InstanceName) {
         self.locked().containers.remove(name);
         self.notify();
+    }
+
+    /// Takes a container from its network, as somebody at the machine would.
+    pub fn cut_off(&self, name: &InstanceName) {
+        if let Some(container) = self.locked().containers.get_mut(name) {
+            container.is_cut_off = true;
+        }
     }
 
     /// Ends a program and starts it again, as an engine's restart policy would.

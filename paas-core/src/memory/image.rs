@@ -4,11 +4,12 @@ use async_trait::async_trait;
 
 use super::host::{BuiltImage, MemoryHost};
 use crate::context::Context;
-use crate::domain::{AppId, Image, OrgId};
+use crate::domain::Image;
 use crate::error::{Error, Kind, Result};
 use crate::fingerprint::Fingerprint;
-use crate::image::{BuildKey, BuildRequest, ImageBuilder};
+use crate::image::{BuildKey, BuildRequest, ImageBuilder, StoredImage};
 use crate::logs::LogSource;
+use crate::runtime::Selector;
 
 /// Builds images on a [`MemoryHost`], as the [`Script`](super::Script) of their tree says.
 #[derive(Clone, Debug)]
@@ -103,23 +104,37 @@ impl ImageBuilder for MemoryBuilder {
         Ok(image)
     }
 
-    async fn remove(&self, context: &Context, image: &Image) -> Result<()> {
+    async fn remove(&self, context: &Context, digest: &str) -> Result<()> {
         self.host.admit(context, "memory.remove_image")?;
         let mut state = self.host.locked();
-        if state.held_images.contains(&image.digest)
-            || state.containers.values().any(|container| container.digest == image.digest)
+        if state.held_images.contains(digest)
+            || state.containers.values().any(|container| container.digest == digest)
         {
             return Err(Error::new(Kind::Conflict, "memory.remove_image", "a container uses this image")
                 .code("in_use"));
         }
-        state.images.remove(&image.digest);
+        state.images.remove(digest);
         Ok(())
     }
 
-    async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>> {
+    async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<StoredImage>> {
         self.host.admit(context, "memory.list_images")?;
         let state = self.host.locked();
-        let theirs = state.images.values().filter(|built| built.org == *org && built.app == *app);
-        Ok(theirs.map(|built| built.image.clone()).collect())
+        let selected = state.images.values().filter(|built| {
+            selector.org.as_ref().is_none_or(|org| built.org == *org)
+                && selector.app.as_ref().is_none_or(|app| built.app == *app)
+        });
+        let stored = selected.map(|built| StoredImage {
+            org: built.org.clone(),
+            app: built.app.clone(),
+            digest: built.image.digest.clone(),
+        });
+        Ok(stored.collect())
+    }
+
+    /// Its builds keep nothing.
+    async fn prune(&self, context: &Context, _keep_bytes: u64) -> Result<u64> {
+        self.host.admit(context, "memory.prune")?;
+        Ok(0)
     }
 }

@@ -113,10 +113,11 @@ impl ContainerRuntime for MemoryRuntime {
             .code("foreign_name")
             .fault(Fault::Platform));
         }
-        if let Some(there) = state.containers.get(&spec.name)
+        if let Some(there) = state.containers.get_mut(&spec.name)
             && there.fingerprint == fingerprint
             && there.state(elapsed) == InstanceState::Running
         {
+            there.is_cut_off = false;
             return Ok(there.observed(elapsed));
         }
         let Some(program) = state.images.get(&spec.image.digest).map(|built| built.program.clone()) else {
@@ -145,6 +146,7 @@ impl ContainerRuntime for MemoryRuntime {
             started: elapsed,
             output: Vec::new(),
             ended: None,
+            is_cut_off: false,
         };
         for line in container.program.output.clone() {
             container.write(now, LogStream::Stdout, &line);
@@ -211,6 +213,11 @@ impl ContainerRuntime for MemoryRuntime {
         Ok(())
     }
 
+    async fn networks(&self, context: &Context) -> Result<Vec<OrgId>> {
+        self.host.admit(context, "memory.networks")?;
+        Ok(self.host.networks())
+    }
+
     async fn output(
         &self,
         context: &Context,
@@ -275,10 +282,8 @@ impl Reader {
         let now = self.host.clock().elapsed();
         let rest = match (container.state(now), container.program.exit) {
             (InstanceState::Exited { .. }, _) => None,
-            (InstanceState::Running, Some(exit)) => {
-                Some((container.started + exit.after).saturating_sub(now))
-            }
-            (InstanceState::Running, None) => Some(Duration::MAX),
+            (_, Some(exit)) => Some((container.started + exit.after).saturating_sub(now)),
+            (_, None) => Some(Duration::MAX),
         };
         Some((lines, rest))
     }

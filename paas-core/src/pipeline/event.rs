@@ -114,6 +114,11 @@ pub enum Event {
         /// The instance.
         instance: InstanceName,
     },
+    /// Images that nobody needs any more were removed. In the app's own stream.
+    ImagesCollected {
+        /// Their digests.
+        images: Vec<String>,
+    },
     /// An app was deleted with everything it had. In the app's own stream.
     AppDeleted {
         /// The name that is free again.
@@ -136,6 +141,8 @@ pub enum Drift {
     Unneeded,
     /// The live instance is not there: it is made again.
     Missing,
+    /// The live instance runs, but is not on its network: it is connected again.
+    CutOff,
     /// The live instance has another address, where the runtime chooses it: its route follows.
     Moved,
     /// The process of the live instance ended: it is started again after a wait.

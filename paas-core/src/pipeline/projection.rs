@@ -62,6 +62,7 @@ pub(crate) fn project_drift(event: &Event, at: Timestamp, status: &mut AppStatus
             let how = match drift {
                 Drift::Ended { out_of_memory: true, .. } => "it used more memory than it may".to_owned(),
                 Drift::Ended { code, .. } => format!("its process ended with code {code}"),
+                Drift::CutOff => "it was cut off from its network".to_owned(),
                 Drift::Missing | Drift::Unneeded | Drift::Moved => "its container disappeared".to_owned(),
             };
             let reason = match crashes.count {
@@ -78,7 +79,7 @@ pub(crate) fn project_drift(event: &Event, at: Timestamp, status: &mut AppStatus
         }
         Event::InstanceRestored { .. } => {
             for kind in [ContainerStarted, Ready] {
-                observe(status, kind, true, "started again", at);
+                observe(status, kind, true, "runs again", at);
             }
             if let Some(crashes) = &mut status.crashes {
                 (crashes.is_down, crashes.at) = (false, at);

@@ -10,6 +10,7 @@ use crate::engine::due_now;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{CancelReason, Event, Outcome, Phase, Recorded, State, project};
 use crate::records::{self, Versioned, release_id};
+use crate::runtime::Selector;
 use crate::store::{Append, Batch, Expect, LeaseChange, Position, Scope, StreamId, Write};
 
 /// How often a commit is built anew after somebody else changed the same app.
@@ -301,7 +302,7 @@ impl Platform {
         let release = release
             .ok_or_else(|| Error::not_found("platform.rollback", format!("there is no release {number}")))?;
         let context = self.services().context().with_budget(std::time::Duration::from_secs(10));
-        let images = self.services().builder.list(&context, &app.org, &app.id).await?;
+        let images = self.services().builder.list(&context, &Selector::of_app(&app.org, &app.id)).await?;
         if !images.iter().any(|image| image.digest == release.value.image.digest) {
             return Err(Error::new(
                 Kind::NotFound,

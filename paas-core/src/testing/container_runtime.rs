@@ -355,7 +355,9 @@ pub async fn a_network_in_use_is_not_removed(harness: &dyn ContainerRuntimeHarne
     let error = scene.runtime.remove_network(&scene.context, &scene.org).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Conflict, Some("in_use")), "{error:?}");
     assert_eq!(scene.inspected(&spec.name).await, instance);
+    assert!(scene.runtime.networks(&scene.context).await.unwrap().contains(&scene.org));
     scene.clean(&[&spec]).await;
+    assert!(!scene.runtime.networks(&scene.context).await.unwrap().contains(&scene.org));
     scene.runtime.remove_network(&scene.context, &scene.org).await.unwrap();
     // And it is made again when it is needed.
     assert!(scene.ensured(&spec).await.is_running());

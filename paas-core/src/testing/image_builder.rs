@@ -13,6 +13,7 @@ use crate::error::{Fault, Kind};
 use crate::ids::{Ids, RandomIds};
 use crate::image::{BuildRequest, ImageBuilder};
 use crate::logs::{LogSink, LogSource, LogWriter, NewLogLine};
+use crate::runtime::Selector;
 
 /// What a test wants of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,8 +92,15 @@ impl Scene {
         self.builder.build(&self.context, request, &key).await.unwrap()
     }
 
+    /// The digests of an app's images.
+    async fn listed(&self, org: &OrgId, app: &AppId) -> Vec<String> {
+        let images = self.builder.list(&self.context, &Selector::of_app(org, app)).await.unwrap();
+        assert!(images.iter().all(|image| (&image.org, &image.app) == (org, app)), "{images:?}");
+        images.into_iter().map(|image| image.digest).collect()
+    }
+
     async fn clean(&self, image: &Image) {
-        self.builder.remove(&self.context, image).await.unwrap();
+        self.builder.remove(&self.context, &image.digest).await.unwrap();
     }
 }
 
@@ -220,12 +228,13 @@ pub async fn the_list_has_an_apps_own_images(harness: &dyn ImageBuilderHarness) 
     let image = scene.built(&scene.succeeding(harness)).await;
     let other = AppId::generate(&scene.ids);
     let theirs = scene.built(&harness.request(&scene.org, &other, &TestBuild::Succeeds(scene.text()))).await;
-    assert_eq!(
-        scene.builder.list(&scene.context, &scene.org, &scene.app).await.unwrap(),
-        std::slice::from_ref(&image)
-    );
+    assert_eq!(scene.listed(&scene.org, &scene.app).await, std::slice::from_ref(&image.digest));
     let stranger = OrgId::generate(&scene.ids);
-    assert_eq!(scene.builder.list(&scene.context, &stranger, &scene.app).await.unwrap(), []);
+    assert_eq!(scene.listed(&stranger, &scene.app).await, [""; 0]);
+    let all = scene.builder.list(&scene.context, &Selector::default()).await.unwrap();
+    for (app, image) in [(&scene.app, &image), (&other, &theirs)] {
+        assert!(all.iter().any(|one| one.app == *app && one.digest == image.digest), "{all:?}");
+    }
     scene.clean(&image).await;
     scene.clean(&theirs).await;
 }
@@ -237,10 +246,7 @@ pub async fn removing_one_apps_image_leaves_anothers(harness: &dyn ImageBuilderH
     let mine = scene.built(&harness.request(&scene.org, &scene.app, &build)).await;
     let theirs = scene.built(&harness.request(&scene.org, &other, &build)).await;
     scene.clean(&mine).await;
-    assert_eq!(
-        scene.builder.list(&scene.context, &scene.org, &other).await.unwrap(),
-        std::slice::from_ref(&theirs)
-    );
+    assert_eq!(scene.listed(&scene.org, &other).await, std::slice::from_ref(&theirs.digest));
     scene.clean(&theirs).await;
 }
 
@@ -250,10 +256,10 @@ pub async fn a_removed_image_is_gone(harness: &dyn ImageBuilderHarness) {
     let request = scene.succeeding(harness);
     let image = scene.built(&request).await;
     let key = scene.builder.key(&scene.context, &request).await.unwrap();
-    scene.builder.remove(&scene.context, &image).await.unwrap();
-    scene.builder.remove(&scene.context, &image).await.unwrap();
+    scene.builder.remove(&scene.context, &image.digest).await.unwrap();
+    scene.builder.remove(&scene.context, &image.digest).await.unwrap();
     assert_eq!(scene.builder.find(&scene.context, &key).await.unwrap(), None);
-    assert_eq!(scene.builder.list(&scene.context, &scene.org, &scene.app).await.unwrap(), []);
+    assert_eq!(scene.listed(&scene.org, &scene.app).await, [""; 0]);
 }
 
 /// An image that a container uses stays.
@@ -261,13 +267,20 @@ pub async fn an_image_in_use_is_not_removed(harness: &dyn ImageBuilderHarness) {
     let scene = scene(harness);
     let image = scene.built(&scene.succeeding(harness)).await;
     harness.hold(&image).await;
-    let error = scene.builder.remove(&scene.context, &image).await.unwrap_err();
+    let error = scene.builder.remove(&scene.context, &image.digest).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Conflict, Some("in_use")), "{error:?}");
-    assert_eq!(
-        scene.builder.list(&scene.context, &scene.org, &scene.app).await.unwrap(),
-        std::slice::from_ref(&image)
-    );
+    assert_eq!(scene.listed(&scene.org, &scene.app).await, std::slice::from_ref(&image.digest));
     harness.release(&image).await;
+    scene.clean(&image).await;
+}
+
+/// What builds keep can be bounded; images are not part of it.
+pub async fn pruning_leaves_images(harness: &dyn ImageBuilderHarness) {
+    let scene = scene(harness);
+    let image = scene.built(&scene.succeeding(harness)).await;
+    // So much that nothing of others goes.
+    assert_eq!(scene.builder.prune(&scene.context, 1 << 50).await.unwrap(), 0);
+    assert_eq!(scene.listed(&scene.org, &scene.app).await, std::slice::from_ref(&image.digest));
     scene.clean(&image).await;
 }
 
@@ -292,6 +305,7 @@ macro_rules! conformance_image_builder {
                 removing_one_apps_image_leaves_anothers,
                 a_removed_image_is_gone,
                 an_image_in_use_is_not_removed,
+                pruning_leaves_images,
             ]
         );
     };

@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::single_flight::{Key, SingleFlight};
 use crate::context::Context;
-use crate::domain::{AppId, CommitId, GitUrl, Image, OrgId, RootDirectory};
+use crate::domain::{CommitId, GitUrl, Image, OrgId, RootDirectory};
 use crate::error::Result;
 use crate::git::{Branches, GitProvider, Reference, Repository, Revision, SourceTree};
-use crate::image::{BuildKey, BuildRequest, ImageBuilder};
+use crate::image::{BuildKey, BuildRequest, ImageBuilder, StoredImage};
+use crate::runtime::Selector;
 
 /// Keeps what immutable keys name: source trees by commit ([`Cache::trees`]), images by build key
 /// ([`Cache::images`]). Branches are asked about each time.
@@ -146,12 +147,16 @@ impl<T: ImageBuilder> ImageBuilder for Cache<T, Option<Image>> {
         self.inner.build(context, request, key).await
     }
 
-    async fn remove(&self, context: &Context, image: &Image) -> Result<()> {
+    async fn remove(&self, context: &Context, digest: &str) -> Result<()> {
         let _ending = self.ending_epoch();
-        self.inner.remove(context, image).await
+        self.inner.remove(context, digest).await
     }
 
-    async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>> {
-        self.inner.list(context, org, app).await
+    async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<StoredImage>> {
+        self.inner.list(context, selector).await
+    }
+
+    async fn prune(&self, context: &Context, keep_bytes: u64) -> Result<u64> {
+        self.inner.prune(context, keep_bytes).await
     }
 }

@@ -19,7 +19,7 @@ use crate::domain::{
 };
 use crate::error::{Fault, Result};
 use crate::git::{Branches, GitProvider, Reference, Repository, Revision, SourceTree};
-use crate::image::{BuildKey, BuildRequest, ImageBuilder};
+use crate::image::{BuildKey, BuildRequest, ImageBuilder, StoredImage};
 use crate::ingress::{Ingress, Probe, Serving};
 use crate::logs::{LogPage, LogQuery, LogStore, NewLogLine};
 use crate::plan::{BuildPlan, Planner};
@@ -120,12 +120,16 @@ macro_rules! image_builder {
                 pass!(self, verb, context, build(request, key))
             }
 
-            async fn remove(&self, context: &Context, image: &Image) -> Result<()> {
-                pass!(self, platform("image.remove", Class::Call), context, remove(image))
+            async fn remove(&self, context: &Context, digest: &str) -> Result<()> {
+                pass!(self, platform("image.remove", Class::Call), context, remove(digest))
             }
 
-            async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>> {
-                pass!(self, platform("image.list", Class::Call), context, list(org, app))
+            async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<StoredImage>> {
+                pass!(self, platform("image.list", Class::Call), context, list(selector))
+            }
+
+            async fn prune(&self, context: &Context, keep_bytes: u64) -> Result<u64> {
+                pass!(self, platform("image.prune", Class::Transfer), context, prune(keep_bytes))
             }
         }
     };
@@ -162,6 +166,10 @@ macro_rules! container_runtime {
 
             async fn remove_network(&self, context: &Context, org: &OrgId) -> Result<()> {
                 pass!(self, platform("runtime.remove_network", Class::Call), context, remove_network(org))
+            }
+
+            async fn networks(&self, context: &Context) -> Result<Vec<OrgId>> {
+                pass!(self, platform("runtime.networks", Class::Call), context, networks())
             }
 
             async fn output(

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use paas_core::memory::MemoryAnswer;
 use paas_core::pipeline::{Outcome, Output, State};
 use paas_core::{
-    AppName, AppState, AppView, Deployment, DeploymentId, Event, Host, Kind, Platform, Position, Recorded,
-    Scope, StateStore, StoredEvent, WorkClass,
+    AppName, AppState, AppView, Deployment, DeploymentId, Event, Host, InstanceName, Kind, Platform,
+    Position, Recorded, Scope, StateStore, StoredEvent, WorkClass,
 };
 use sha2::{Digest, Sha256};
 
@@ -46,10 +46,15 @@ pub(crate) async fn now(world: &World, reader: &Platform, ledger: &Ledger) -> Re
                     return Err(format!("a request to {name} reaches {target}, which does not run"));
                 }
                 // Before its first release counts as live, it may be taken back.
-                if !was_live && is_live(reader, &name).await {
+                if !was_live && live_instance(reader, &name).await.is_some() {
                     ledger.entries().live.insert(name);
                 }
             }
+            // Of one that broke, the host says so until it runs again.
+            MemoryAnswer::Stopped
+                if live_instance(reader, &name)
+                    .await
+                    .is_some_and(|live| ledger.entries().broken.contains(&live)) => {}
             MemoryAnswer::Stopped | MemoryAnswer::Unknown if was_live => {
                 return Err(format!("{name} was live and is not routed any more"));
             }
@@ -59,15 +64,16 @@ pub(crate) async fn now(world: &World, reader: &Platform, ledger: &Ledger) -> Re
     Ok(())
 }
 
-async fn is_live(reader: &Platform, name: &AppName) -> bool {
+/// The instance of the live release, if there is one.
+async fn live_instance(reader: &Platform, name: &AppName) -> Option<InstanceName> {
     for org in orgs() {
         if let Ok(view) = reader.org(&org).get(name.clone()).await
             && view.status.live.is_some()
         {
-            return true;
+            return view.status.instance.map(|instance| instance.name);
         }
     }
-    false
+    None
 }
 
 fn host(name: &AppName) -> Host {
@@ -114,8 +120,13 @@ pub(crate) async fn in_the_end(world: &World, reader: &Platform, ledger: &Ledger
             return Err(format!("nobody needs {instance:?}"));
         }
     }
-    if let Some(image) = world.host.apps_with_images().into_iter().find(|app| !apps.contains(app)) {
-        return Err(format!("an image of {image} is there, and that app is not"));
+    for (app, images) in world.host.apps_with_images() {
+        if !apps.contains(&app) {
+            return Err(format!("an image of {app} is there, and that app is not"));
+        }
+        if images > world.settings.images_kept {
+            return Err(format!("{app} has {images} images"));
+        }
     }
     if let Some(org) = world.host.networks().into_iter().find(|org| !orgs_with_apps.contains(org)) {
         return Err(format!("{org} has a network and no app"));

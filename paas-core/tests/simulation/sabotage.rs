@@ -157,6 +157,10 @@ impl ContainerRuntime for FreshNames {
         self.runtime.remove_network(context, org).await
     }
 
+    async fn networks(&self, context: &Context) -> Result<Vec<OrgId>> {
+        self.runtime.networks(context).await
+    }
+
     async fn output(
         &self,
         context: &Context,

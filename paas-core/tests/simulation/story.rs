@@ -34,6 +34,9 @@ const QUIET_WITHIN: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long what drifted may stay so, with the time that an instance may take to end.
 const DRIFT_WITHIN: Duration = Duration::from_secs(30 + 60);
 
+/// How long images and networks that nobody needs may stay.
+const LEFTOVERS_WITHIN: Duration = Duration::from_secs(10 * 60);
+
 /// How a seed ended: the same every time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
@@ -142,12 +145,12 @@ impl Story {
     fn break_instance(&mut self) {
         let instances = self.world.host.instances();
         let Some(instance) = instances.choose(&mut self.random) else { return };
-        let is_removed = self.random.random_bool(0.5);
-        self.tell(|| format!("{} breaks; it is removed: {is_removed}", instance.name));
-        if is_removed {
-            self.world.host.remove(&instance.name);
-        } else {
-            self.world.host.crash(&instance.name, 1);
+        let how = *["is removed", "crashes", "is cut off"].choose(&mut self.random).unwrap();
+        self.tell(|| format!("{} {how}", instance.name));
+        match how {
+            "is removed" => self.world.host.remove(&instance.name),
+            "crashes" => self.world.host.crash(&instance.name, 1),
+            _ => self.world.host.cut_off(&instance.name),
         }
         self.ledger.entries().broken.insert(instance.name.clone());
     }
@@ -286,6 +289,7 @@ impl Story {
         }
         // What was left over is found and removed.
         self.watch_for(DRIFT_WITHIN, 10 * SECOND).await?;
+        self.watch_for(LEFTOVERS_WITHIN, 30 * SECOND).await?;
         for server in &self.servers {
             server.platform.shutdown().await;
         }

@@ -10,9 +10,9 @@ use futures::future::join_all;
 use paas_core::mock::MockGitProvider;
 use paas_core::wrap::Cache;
 use paas_core::{
-    AppId, Branches, BuildKey, BuildRequest, CommitId, Context, Error, GitProvider, GitUrl, Image,
-    ImageBuilder, Kind, OrgId, RandomIds, Reference, Repository, Result, Revision, RootDirectory, SourceTree,
-    TestClock, error,
+    Branches, BuildKey, BuildRequest, CommitId, Context, Error, GitProvider, GitUrl, Image, ImageBuilder,
+    Kind, OrgId, RandomIds, Reference, Repository, Result, Revision, RootDirectory, Selector, SourceTree,
+    StoredImage, TestClock, error,
 };
 use tokio::sync::Notify;
 
@@ -271,13 +271,17 @@ impl ImageBuilder for Builder {
         Ok(Image { digest: "sha256:built".to_owned(), port: None })
     }
 
-    async fn remove(&self, _: &Context, _: &Image) -> Result<()> {
+    async fn remove(&self, _: &Context, _: &str) -> Result<()> {
         *self.image.lock().unwrap() = None;
         self.let_through.notified().await;
         Err(Error::new(Kind::Unavailable, "builder.remove", "the answer was lost"))
     }
 
-    async fn list(&self, _: &Context, _: &OrgId, _: &AppId) -> Result<Vec<Image>> {
+    async fn list(&self, _: &Context, _: &Selector) -> Result<Vec<StoredImage>> {
+        unreachable!()
+    }
+
+    async fn prune(&self, _: &Context, _: u64) -> Result<u64> {
         unreachable!()
     }
 }
@@ -316,12 +320,12 @@ async fn a_removed_image_is_not_found_even_if_the_removal_failed_or_was_dropped(
     let context = context();
     let image = cache.find(&context, &key("k")).await.unwrap().unwrap();
     builder.let_through.notify_one();
-    cache.remove(&context, &image).await.unwrap_err();
+    cache.remove(&context, &image.digest).await.unwrap_err();
     assert_eq!(cache.find(&context, &key("k")).await.unwrap(), None);
 
     builder.put("sha256:one");
     cache.find(&context, &key("k")).await.unwrap().unwrap();
-    assert!(cache.remove(&context, &image).now_or_never().is_none(), "dropped on its way");
+    assert!(cache.remove(&context, &image.digest).now_or_never().is_none(), "dropped on its way");
     assert_eq!(cache.find(&context, &key("k")).await.unwrap(), None);
 }
 

@@ -167,6 +167,10 @@ impl ContainerRuntime for Slow {
         unreachable!()
     }
 
+    async fn networks(&self, _: &Context) -> paas_core::Result<Vec<paas_core::OrgId>> {
+        unreachable!()
+    }
+
     async fn output(
         &self,
         context: &Context,

@@ -16,8 +16,8 @@ use bollard::models::{ImageInspect, ImageSummary};
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use paas_core::{
-    AppId, BuildKey, BuildRequest, Context, Error, Fault, Image, ImageBuilder, Kind, OrgId, Port, Result,
-    Retry,
+    BuildKey, BuildRequest, Context, Error, Fault, Image, ImageBuilder, Kind, OrgId, Port, Result, Retry,
+    Selector, StoredImage,
 };
 use tokio::io::AsyncReadExt;
 
@@ -233,9 +233,9 @@ impl ImageBuilder for DockerBuilder {
         }
     }
 
-    async fn remove(&self, context: &Context, image: &Image) -> Result<()> {
+    async fn remove(&self, context: &Context, digest: &str) -> Result<()> {
         const OPERATION: &str = "docker.remove_image";
-        let Some(inspected) = self.inspected(context, &image.digest).await? else { return Ok(()) };
+        let Some(inspected) = self.inspected(context, digest).await? else { return Ok(()) };
         if !self.engine.owns(inspected.config.and_then(|config| config.labels).as_ref()) {
             return Ok(());
         }
@@ -244,7 +244,7 @@ impl ImageBuilder for DockerBuilder {
         // By its tags: by its id, the engine would take tags of others along. The last one takes the image.
         let mut names: Vec<_> = tags.iter().filter(|tag| tag.starts_with(&prefix)).cloned().collect();
         if tags.is_empty() {
-            names.push(image.digest.clone());
+            names.push(digest.to_owned());
         }
         for name in names {
             let call = self.engine.docker().remove_image(&name, None::<query::RemoveImageOptions>, None);
@@ -262,14 +262,35 @@ impl ImageBuilder for DockerBuilder {
         Ok(())
     }
 
-    async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>> {
-        let labels = [(label::ORG, org.as_str()), (label::APP, app.as_str())];
-        let mut images = Vec::new();
-        for image in self.listed(context, &labels).await? {
-            images.extend(self.described(context, &image.id).await?);
-        }
-        Ok(images)
+    async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<StoredImage>> {
+        let mut labels = Vec::new();
+        labels.extend(selector.org.as_ref().map(|org| (label::ORG, org.as_str())));
+        labels.extend(selector.app.as_ref().map(|app| (label::APP, app.as_str())));
+        let images = self.listed(context, &labels).await?;
+        Ok(images.into_iter().filter_map(stored).collect())
     }
+
+    async fn prune(&self, context: &Context, keep_bytes: u64) -> Result<u64> {
+        const OPERATION: &str = "docker.prune_builds";
+        let keep = i64::try_from(keep_bytes).unwrap_or(i64::MAX);
+        let options = query::PruneBuildOptionsBuilder::new().all(true).reserved_space(keep).build();
+        // Engines before 28 know it by its older name only.
+        let docker = self.engine.docker().clone().with_request_modifier(move |mut request| {
+            if let Ok(uri) = format!("{}&keep-storage={keep}", request.uri()).parse() {
+                *request.uri_mut() = uri;
+            }
+            request
+        });
+        let pruned = self.engine.effect(context, OPERATION, docker.prune_build(Some(options)));
+        Ok(pruned.await?.space_reclaimed.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default())
+    }
+}
+
+/// What the list says of an image; nothing of one whose labels are not as this platform writes them.
+fn stored(summary: ImageSummary) -> Option<StoredImage> {
+    let read = |name| summary.labels.get(name);
+    let (org, app) = (read(label::ORG)?.parse().ok()?, read(label::APP)?.parse().ok()?);
+    Some(StoredImage { org, app, digest: summary.id })
 }
 
 /// This machine's architecture, as images call it.

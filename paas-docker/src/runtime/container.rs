@@ -27,15 +27,6 @@ pub(super) fn body(engine: &DockerEngine, spec: &InstanceSpec, address: SocketAd
     let port = format!("{}/tcp", spec.port.number());
     let is_published = spec.placement == Placement::Chosen;
     let network = network::name(engine, &spec.org);
-    let endpoint = EndpointSettings {
-        ipam_config: match spec.placement {
-            Placement::Fixed { address, .. } => {
-                Some(EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..Default::default() })
-            }
-            Placement::Chosen => None,
-        },
-        ..Default::default()
-    };
     // The engine would choose another port at every start.
     let loopback =
         PortBinding { host_ip: Some(address.ip().to_string()), host_port: Some(address.port().to_string()) };
@@ -78,8 +69,21 @@ pub(super) fn body(engine: &DockerEngine, spec: &InstanceSpec, address: SocketAd
         stop_timeout: i64::try_from(spec.stop_grace.as_secs()).ok(),
         host_config: Some(host_config),
         networking_config: Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(network, endpoint)])),
+            endpoints_config: Some(HashMap::from([(network, endpoint(spec))])),
         }),
+        ..Default::default()
+    }
+}
+
+/// How it is on its org's network.
+pub(super) fn endpoint(spec: &InstanceSpec) -> EndpointSettings {
+    EndpointSettings {
+        ipam_config: match spec.placement {
+            Placement::Fixed { address, .. } => {
+                Some(EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..Default::default() })
+            }
+            Placement::Chosen => None,
+        },
         ..Default::default()
     }
 }

@@ -17,8 +17,8 @@ use bollard::query_parameters as query;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use paas_core::{
-    Addressing, ContainerRuntime, Context, Error, Fault, Instance, InstanceName, InstanceSpec, Kind, OrgId,
-    OutputLine, OutputOptions, Placement, Result, Retry, Selector,
+    Addressing, ContainerRuntime, Context, Error, Fault, Instance, InstanceName, InstanceSpec, InstanceState,
+    Kind, OrgId, OutputLine, OutputOptions, Placement, Result, Retry, Selector,
 };
 
 use crate::engine::{CALL_TIMEOUT, DockerEngine, absent_is_done, failed, is_missing, label, refusal};
@@ -302,6 +302,10 @@ impl ContainerRuntime for DockerRuntime {
                 {
                     return Ok(instance);
                 }
+                Some(Found::Own { id, instance, spec: made_from })
+                    if instance.state == InstanceState::CutOff
+                        && made_from == spec.fingerprint()
+                        && network::connect(self, context, spec, &id).await? => {}
                 Some(Found::Own { id, .. }) => {
                     self.remove_by_id(context, "docker.remove_container", &id).await?;
                 }
@@ -376,6 +380,10 @@ impl ContainerRuntime for DockerRuntime {
         }
         let _permit = network::permit(self).await?;
         network::remove(self, context, org).await
+    }
+
+    async fn networks(&self, context: &Context) -> Result<Vec<OrgId>> {
+        network::list(self, context).await
     }
 
     async fn output(

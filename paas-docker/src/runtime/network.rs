@@ -1,10 +1,14 @@
 //! The network of an org.
 
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect};
+use bollard::models::{
+    Ipam, IpamConfig, Network, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+    NetworkInspect,
+};
+use bollard::query_parameters as query;
 use paas_core::{Context, Error, Fault, InstanceSpec, Kind, OrgId, Placement, Result, Retry};
 use tokio::sync::SemaphorePermit;
 
-use super::DockerRuntime;
+use super::{DockerRuntime, container};
 use crate::engine::{DockerEngine, absent_is_done, is_missing, label, refusal};
 
 pub(super) fn name(engine: &DockerEngine, org: &OrgId) -> String {
@@ -53,6 +57,48 @@ pub(super) async fn remove(runtime: &DockerRuntime, context: &Context, org: &Org
     match absent_is_done(runtime.engine.effect(context, OPERATION, call).await) {
         Err(error) if matches!(refusal(&error), Some((403, _))) => Err(in_use().source(error)),
         result => result,
+    }
+}
+
+/// The orgs that have a network.
+pub(super) async fn list(runtime: &DockerRuntime, context: &Context) -> Result<Vec<OrgId>> {
+    const OPERATION: &str = "docker.list_networks";
+    let filters = runtime.engine.filters(&[]);
+    let options = query::ListNetworksOptionsBuilder::new().filters(&filters).build();
+    let call = runtime.engine.docker().list_networks(Some(options));
+    let networks = runtime.engine.call(context, OPERATION, call).await?;
+    let org = |network: Network| network.labels?.get(label::ORG)?.parse().ok();
+    Ok(networks.into_iter().filter_map(org).collect())
+}
+
+/// Connects a container that was cut off again. False if that can't be: another has its address, or it ended meanwhile.
+pub(super) async fn connect(
+    runtime: &DockerRuntime,
+    context: &Context,
+    spec: &InstanceSpec,
+    id: &str,
+) -> Result<bool> {
+    const OPERATION: &str = "docker.connect_network";
+    ensure(runtime, context, spec).await?;
+    let name = name(&runtime.engine, &spec.org);
+    // It may be on it at another address.
+    let request = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
+    let call = runtime.engine.docker().disconnect_network(&name, request);
+    if let Err(error) = runtime.engine.effect(context, OPERATION, call).await
+        && refusal(&error).is_none()
+    {
+        return Err(error);
+    }
+    let request =
+        NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(container::endpoint(spec)) };
+    let call = runtime.engine.docker().connect_network(&name, request);
+    match runtime.engine.effect(context, OPERATION, call).await {
+        Ok(()) => Ok(true),
+        Err(error) if refusal(&error).is_some() => {
+            tracing::warn!(?error, "a container can't be connected again: it is replaced");
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 

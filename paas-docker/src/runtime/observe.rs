@@ -1,10 +1,11 @@
 //! What the engine says of a container, in the platform's words.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum,
+    EndpointSettings,
 };
 use jiff::Timestamp;
 use paas_core::{DeploymentId, Error, Instance, InstanceName, InstanceState, Result};
@@ -35,7 +36,8 @@ impl Found {
         let state = response.state.unwrap_or_default();
         let observed = match state.status {
             Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED) => {
-                InstanceState::Running
+                let networks = response.network_settings.and_then(|settings| settings.networks);
+                running(networks.as_ref(), &labels)
             }
             _ => InstanceState::Exited {
                 code: state.exit_code.unwrap_or_default(),
@@ -63,7 +65,8 @@ pub(super) fn listed(summary: &ContainerSummary) -> Result<Instance> {
     let mut instance = of_labels(name.map(String::as_str), labels)?;
     instance.state = match summary.state {
         Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED) => {
-            InstanceState::Running
+            let networks = summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+            running(networks, labels)
         }
         _ => InstanceState::Exited {
             code: exit_code(summary.status.as_deref().unwrap_or_default()),
@@ -71,6 +74,24 @@ pub(super) fn listed(summary: &ContainerSummary) -> Result<Instance> {
         },
     };
     Ok(instance)
+}
+
+/// Whether a container that runs can be reached: at its address, or on a network at all where its port is published.
+fn running(
+    networks: Option<&HashMap<String, EndpointSettings>>,
+    labels: &HashMap<String, String>,
+) -> InstanceState {
+    let address = labels.get(label::ADDRESS).map(String::as_str).unwrap_or_default();
+    let is_published = address.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let has = |endpoint: &EndpointSettings| {
+        let own = endpoint.ip_address.as_deref().unwrap_or_default();
+        if is_published { !own.is_empty() } else { own == address }
+    };
+    if networks.is_some_and(|networks| networks.values().any(has)) {
+        InstanceState::Running
+    } else {
+        InstanceState::CutOff
+    }
 }
 
 /// The operation that a container of a list says it is of.

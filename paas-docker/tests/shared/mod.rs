@@ -13,7 +13,7 @@ use futures::stream::{BoxStream, StreamExt};
 use paas_core::{
     AppId, BuildLimits, BuildPlan, BuildRequest, CommitId, Context, DeploymentId, Dockerfile, EntryKind,
     Error, Image, ImageBuilder, LogSink, LogWriter, NewLogLine, OrgId, PathFilter, RandomIds, Result,
-    SourceTree, Subnet, SystemClock, TreeEntry, TreeId,
+    Selector, SourceTree, Subnet, SystemClock, TreeEntry, TreeId,
 };
 use paas_docker::{DockerBuilder, DockerEngine};
 
@@ -188,8 +188,9 @@ impl Bench {
     }
 
     pub(crate) async fn clean(&self) {
-        for image in self.builder.list(&self.context, &self.org, &self.app).await.unwrap() {
-            self.builder.remove(&self.context, &image).await.unwrap();
+        for image in self.builder.list(&self.context, &Selector::of_app(&self.org, &self.app)).await.unwrap()
+        {
+            self.builder.remove(&self.context, &image.digest).await.unwrap();
         }
     }
 }

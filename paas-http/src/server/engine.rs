@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use paas_core::{
-    Addressing, AppId, BuildKey, BuildRequest, ContainerRuntime, Context, Image, ImageBuilder, Instance,
-    InstanceName, InstanceSpec, Kind, OrgId, OutputLine, OutputOptions, Result, Selector,
+    Addressing, BuildKey, BuildRequest, ContainerRuntime, Context, Image, ImageBuilder, Instance,
+    InstanceName, InstanceSpec, Kind, OrgId, OutputLine, OutputOptions, Result, Selector, StoredImage,
 };
 use paas_docker::{DockerBuilder, DockerEngine, DockerRuntime};
 use tokio::sync::OnceCell;
@@ -101,12 +101,16 @@ impl ImageBuilder for LateEngine {
         self.noted(self.adapters(context).await?.0.build(context, request, key).await)
     }
 
-    async fn remove(&self, context: &Context, image: &Image) -> Result<()> {
-        self.noted(self.adapters(context).await?.0.remove(context, image).await)
+    async fn remove(&self, context: &Context, digest: &str) -> Result<()> {
+        self.noted(self.adapters(context).await?.0.remove(context, digest).await)
     }
 
-    async fn list(&self, context: &Context, org: &OrgId, app: &AppId) -> Result<Vec<Image>> {
-        self.noted(self.adapters(context).await?.0.list(context, org, app).await)
+    async fn list(&self, context: &Context, selector: &Selector) -> Result<Vec<StoredImage>> {
+        self.noted(self.adapters(context).await?.0.list(context, selector).await)
+    }
+
+    async fn prune(&self, context: &Context, keep_bytes: u64) -> Result<u64> {
+        self.noted(self.adapters(context).await?.0.prune(context, keep_bytes).await)
     }
 }
 
@@ -138,6 +142,10 @@ impl ContainerRuntime for LateEngine {
 
     async fn remove_network(&self, context: &Context, org: &OrgId) -> Result<()> {
         self.noted(self.adapters(context).await?.1.remove_network(context, org).await)
+    }
+
+    async fn networks(&self, context: &Context) -> Result<Vec<OrgId>> {
+        self.noted(self.adapters(context).await?.1.networks(context).await)
     }
 
     async fn output(

@@ -41,6 +41,7 @@ EventType: TypeAlias = Literal[
     "app_changed",
     "drift_found",
     "instance_restored",
+    "images_collected",
     "instance_steady",
     "app_deleted",
 ]

@@ -29,9 +29,9 @@ impl Effects {
         let services = &self.services;
         let scope = Scope::Org(spec.org.clone());
         self.remove_leftovers(context, spec).await?;
-        let images = services.builder.list(context, &spec.org, &spec.app).await?;
+        let images = services.builder.list(context, &Selector::of_app(&spec.org, &spec.app)).await?;
         for image in &images {
-            while is_in_use(context, services.builder.remove(context, image).await).await? {}
+            while is_in_use(context, services.builder.remove(context, &image.digest).await).await? {}
         }
         let staying = self.staying_apps(&scope, &spec.app).await?;
         let used: BTreeSet<&GitUrl> = staying.iter().map(|app| &app.source.repository).collect();
@@ -51,7 +51,7 @@ impl Effects {
     /// Removes the instances that Retire could not: they hold the images.
     async fn remove_leftovers(&self, context: &Context, spec: &DeploymentSpec) -> Result<()> {
         let runtime = &self.services.runtime;
-        let selector = Selector { org: Some(spec.org.clone()), app: Some(spec.app.clone()) };
+        let selector = Selector::of_app(&spec.org, &spec.app);
         for instance in runtime.list(context, &selector).await? {
             runtime.stop(context, &instance.name, GRACE).await?;
             self.collector.finish(&instance.name).await;

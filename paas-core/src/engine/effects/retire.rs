@@ -22,7 +22,7 @@ impl Effects {
         let spec = work.spec;
         let live =
             work.state.outputs.started.as_ref().filter(|_| spec.kind.serves()).map(|(live, _)| &live.name);
-        let selector = Selector { org: Some(spec.org.clone()), app: Some(spec.app.clone()) };
+        let selector = Selector::of_app(&spec.org, &spec.app);
         let instances = self.services.runtime.list(context, &selector).await?;
         let old: Vec<_> = instances.into_iter().filter(|instance| Some(&instance.name) != live).collect();
         let results: Vec<_> = stream::iter(old)

@@ -171,6 +171,7 @@ impl Effects {
             InstanceState::Exited { out_of_memory: true, .. } => "it used more memory than it may".to_owned(),
             InstanceState::Exited { code, .. } => format!("its process ended with code {code}"),
             InstanceState::Running => "its process ended and was started again".to_owned(),
+            InstanceState::CutOff => "its container was taken from its network".to_owned(),
         };
         exited(name, &what, lines)
     }

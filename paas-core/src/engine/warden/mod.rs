@@ -1,20 +1,23 @@
 //! Looks whether what is there is what should be, and has a worker see to each app of which it is not.
 
+mod known;
+mod leftovers;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 
 use super::due_now;
 use super::services::Services;
-use crate::domain::{AppId, AppStatus, Deployment, Instance, InstanceName, OrgId};
+use crate::domain::{AppId, AppStatus, Instance, OrgId};
 use crate::error::Result;
-use crate::pipeline::{Event, Output};
-use crate::records::{self, Versioned};
+use crate::records::Versioned;
 use crate::runtime::Selector;
-use crate::store::{Batch, IndexRange, Position, Scope};
+use crate::store::{Batch, Scope};
+use known::Known;
+pub(crate) use leftovers::Leftovers;
 
 /// How often it looks: drift is repaired within 30 s of the engine answering.
 const LOOK: Duration = Duration::from_secs(10);
@@ -38,29 +41,6 @@ const PAGE: usize = 500;
 pub(crate) struct Warden {
     services: Arc<Services>,
     known: Mutex<Known>,
-}
-
-/// What the records say, as of a position in the feed: a look costs no read of a record while nothing changes.
-#[derive(Debug, Default)]
-struct Known {
-    /// The instance that each app should have, if any.
-    live: BTreeMap<AppId, Live>,
-    /// Up to where the feed was read; `None` before the first look.
-    position: Option<Position>,
-}
-
-#[derive(Debug)]
-struct Live {
-    org: OrgId,
-    name: InstanceName,
-    address: SocketAddr,
-}
-
-impl Live {
-    fn of(status: &AppStatus) -> Option<Self> {
-        let instance = status.instance.as_ref()?;
-        Some(Self { org: status.org.clone(), name: instance.name.clone(), address: instance.address })
-    }
 }
 
 impl Warden {
@@ -112,7 +92,7 @@ impl Warden {
             let status: Option<Versioned<AppStatus>> =
                 self.services.records().get(&scope, app.as_str()).await?;
             if is_drifted(status.as_ref().map(|status| &status.value), &of_app) {
-                self.have_seen_to(scope, &app).await?;
+                have_seen_to(&self.services, scope, &app).await?;
             }
         }
         Ok(())
@@ -131,82 +111,22 @@ impl Warden {
         let unneeded = unneeded.map(|instance| (instance.org.clone(), instance.app.clone()));
         unneeded.chain(down.map(|(app, live)| (live.org.clone(), app.clone()))).collect()
     }
-
-    async fn have_seen_to(&self, scope: Scope, app: &AppId) -> Result<()> {
-        let batch = Batch { leases: vec![due_now(app, scope)], ..Batch::default() };
-        self.services.store.commit(batch).await.map(drop)
-    }
-
-    /// Brings what is known up to the records.
-    async fn learn(&self) -> Result<()> {
-        let Some(mut position) = self.locked().position else { return self.learn_all().await };
-        loop {
-            let page = self.services.store.feed(&Scope::System, position, PAGE).await?;
-            let Some(last) = page.last().map(|last| last.position) else { return Ok(()) };
-            for stored in page {
-                // What this version does not know is nothing that it acts on.
-                if let Ok(recorded) = records::decode_event(stored)
-                    && is_change(&recorded.event)
-                {
-                    self.learn_of(recorded.stream.as_str()).await?;
-                }
-            }
-            position = last;
-            self.locked().position = Some(position);
-        }
-    }
-
-    async fn learn_all(&self) -> Result<()> {
-        let records = self.services.records();
-        // Before the records are read: what changes meanwhile is read again.
-        let position = records.newest_position().await?;
-        let mut live = BTreeMap::new();
-        let mut pages = records.pages::<AppStatus>(&Scope::System, "id", IndexRange::all(), PAGE);
-        while let Some(page) = pages.try_next().await? {
-            let statuses = page.iter().map(|status| &status.value);
-            live.extend(statuses.filter_map(|status| Some((status.id.clone(), Live::of(status)?))));
-        }
-        *self.locked() = Known { live, position: Some(position) };
-        Ok(())
-    }
-
-    /// Reads again what a stream is about: an operation's app, or an app.
-    async fn learn_of(&self, stream: &str) -> Result<()> {
-        let records = self.services.records();
-        let app = match stream.parse::<AppId>() {
-            Ok(app) => app,
-            Err(_) => match records.get::<Deployment>(&Scope::System, stream).await? {
-                Some(deployment) => deployment.value.app,
-                None => return Ok(()),
-            },
-        };
-        let status: Option<Versioned<AppStatus>> = records.get(&Scope::System, app.as_str()).await?;
-        let mut known = self.locked();
-        match status.and_then(|status| Live::of(&status.value)) {
-            Some(live) => drop(known.live.insert(app, live)),
-            None => drop(known.live.remove(&app)),
-        }
-        Ok(())
-    }
-
-    fn locked(&self) -> std::sync::MutexGuard<'_, Known> {
-        // Nothing that panics runs under this lock.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// True for what may change which instance an app should have.
-fn is_change(event: &Event) -> bool {
-    use Output::{Routed, Withdrawn};
-    matches!(
-        event,
-        Event::Finished { output: Routed { .. } | Withdrawn { .. }, .. } | Event::AppDeleted { .. }
-    )
+/// Makes an app due: a worker sees to it.
+async fn have_seen_to(services: &Services, scope: Scope, app: &AppId) -> Result<()> {
+    let batch = Batch { leases: vec![due_now(app, scope)], ..Batch::default() };
+    services.store.commit(batch).await.map(drop)
+}
+
+/// True if an operation of the app is under way or waits.
+fn is_busy(status: &AppStatus) -> bool {
+    status.active.is_some() || !status.queue.is_empty()
 }
 
 /// True if something has to be done for an app that nothing is under way for.
 fn is_drifted(status: Option<&AppStatus>, instances: &[&Instance]) -> bool {
-    if status.is_some_and(|status| status.active.is_some() || !status.queue.is_empty()) {
+    if status.is_some_and(is_busy) {
         return false;
     }
     let live = status.and_then(|status| status.instance.as_ref());

@@ -1,18 +1,19 @@
 //! Sees to an app that nothing is under way for: what is there becomes what should be.
 
+mod images;
+mod route;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Worker, next_of};
 use crate::context::Context;
-use crate::domain::{
-    App, AppId, AppStatus, Crashes, Generation, Host, Instance, InstanceState, OrgId, Route, RouteTarget,
-};
+use crate::domain::{AppId, AppStatus, Crashes, Instance, InstanceState, OrgId};
 use crate::engine::effects::{Scratch, Work};
 use crate::engine::journal::{FENCED, Journal};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Drift, Event, project_drift};
-use crate::records::{self, RouteRecord, Versioned};
+use crate::records::{self, Versioned};
 use crate::runtime::{Addressing, Selector};
 use crate::store::{Batch, Expect, Lease, Position, Scope, StreamId};
 
@@ -20,10 +21,12 @@ use crate::store::{Batch, Expect, Lease, Position, Scope, StreamId};
 const TRIES: usize = 20;
 /// How long seeing to an app may take: what is left then is for the next look.
 const BUDGET: Duration = Duration::from_secs(3 * 60);
+/// The wait after something could not be put right.
+const AGAIN: Duration = Duration::from_secs(10);
 
 impl Worker {
-    /// Makes the app's live instance run, and removes those that nobody needs; answers when to look again. What fails is
-    /// left for the warden's next look.
+    /// Makes the app's live instance run, has its route follow, and removes instances and images that nobody needs;
+    /// answers when to look again.
     ///
     /// # Errors
     /// `Conflict` with the code `fenced` when the lease was lost; the store's.
@@ -43,7 +46,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(%app, ?error, "what has drifted can't be put right yet");
-                Ok(None)
+                Ok(Some(AGAIN))
             }
         }
     }
@@ -76,10 +79,17 @@ impl Care {
         now: jiff::Timestamp,
     ) -> Self {
         match (found, crashes) {
-            (None | Some(InstanceState::Exited { .. }), Some(crashes)) if crashes.is_down => {
-                if crashes.wait(now).is_zero() { Self::Restore(None) } else { Self::Nothing }
+            (None | Some(InstanceState::Exited { .. } | InstanceState::CutOff), Some(crashes))
+                if crashes.is_down =>
+            {
+                if crashes.wait(now).is_zero() {
+                    Self::Restore(None)
+                } else {
+                    Self::Nothing
+                }
             }
             (None, _) => Self::Restore(Some(Drift::Missing)),
+            (Some(InstanceState::CutOff), _) => Self::Restore(Some(Drift::CutOff)),
             (Some(InstanceState::Running), None) => Self::Nothing,
             (Some(InstanceState::Running), Some(crashes)) if crashes.is_over(now) => {
                 Self::Tell(Event::InstanceSteady { instance: live.name.clone() })
@@ -98,7 +108,7 @@ impl Care {
 impl Tending<'_> {
     /// The outer error is the worker's, the inner one the engine's.
     async fn see_to(&mut self, context: &Context) -> Result<Result<()>> {
-        let selector = Selector { org: Some(self.org.clone()), app: Some(self.app.clone()) };
+        let selector = Selector::of_app(&self.org, self.app);
         let instances = match self.worker.services.runtime.list(context, &selector).await {
             Ok(instances) => instances,
             Err(error) => return Ok(Err(error)),
@@ -117,9 +127,9 @@ impl Tending<'_> {
             if let Err(error) = self.see_to_live(context, live, found.as_ref()).await? {
                 return Ok(Err(error));
             }
-            if let Err(error) = self.follow(context, live).await? {
-                return Ok(Err(error));
-            }
+        }
+        if let Err(error) = self.see_to_route(context, live.as_ref()).await? {
+            return Ok(Err(error));
         }
         for instance in instances.iter().filter(|instance| !is_live(instance)) {
             if self.tell(Event::drift(instance, Drift::Unneeded)).await?.is_none() {
@@ -134,7 +144,7 @@ impl Tending<'_> {
             let kept: BTreeSet<_> = live.into_iter().map(|live| live.deployment).collect();
             self.worker.effects.addresses.free_all(&self.org, self.app, &kept).await?;
         }
-        Ok(Ok(()))
+        self.collect_images(context).await
     }
 
     async fn see_to_live(
@@ -160,44 +170,6 @@ impl Tending<'_> {
             }
         }
         Ok(Ok(()))
-    }
-
-    /// Has the route follow an instance whose runtime gave it another address when it was made again.
-    async fn follow(&mut self, context: &Context, live: &Instance) -> Result<Result<()>> {
-        let Worker { services, .. } = self.worker;
-        if services.runtime.addressing() == Addressing::Platform {
-            return Ok(Ok(()));
-        }
-        let instance = match services.runtime.inspect(context, &live.name).await {
-            Ok(Some(instance)) if instance.is_running() && instance.address != live.address => instance,
-            Ok(_) => return Ok(Ok(())),
-            Err(error) => return Ok(Err(error)),
-        };
-        let Some(position) = self.tell(Event::drift(live, Drift::Moved)).await? else { return Ok(Ok(())) };
-        let (Some(status), records) = (&mut self.status, services.records()) else { return Ok(Ok(())) };
-        let app: Option<Versioned<App>> = records.get(&self.lease.scope, self.app.as_str()).await?;
-        let Some(app) = app else { return Ok(Ok(())) };
-        let host = Host::of_app(&app.value.name, &services.settings.domain)?;
-        let route: Option<Versioned<RouteRecord>> = records.get(&self.lease.scope, host.as_str()).await?;
-        // The position of the event that decided it, as of every route.
-        let generation = Generation(position.0);
-        status.value.instance = Some(instance.clone());
-        let mut batch = Batch { fence: Some(self.lease.clone()), ..Batch::default() };
-        let route = route.map(|route| {
-            status.value.route = generation;
-            let target = RouteTarget { instance: instance.name.clone(), address: instance.address };
-            let route = Route { targets: vec![target], ..route.value.route };
-            RouteRecord { org: self.org.clone(), route, generation }
-        });
-        batch.writes.push(records::update(&status.value, Expect::Version(status.version))?);
-        if let Some(route) = &route {
-            batch.writes.push(records::put(route, Expect::Any)?);
-        }
-        status.version = services.store.commit(batch).await?.versions.first().copied().unwrap_or_default();
-        Ok(match route {
-            Some(record) => services.ingress.publish(context, &record.route, generation).await,
-            None => Ok(()),
-        })
     }
 
     async fn restore(&mut self, context: &Context, live: &Instance) -> Result<Result<()>> {
