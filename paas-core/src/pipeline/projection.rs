@@ -203,7 +203,8 @@ fn observe_failure(
     true
 }
 
-fn observe(status: &mut AppStatus, kind: ConditionKind, holds: bool, reason: &str, at: Timestamp) {
+/// Records an observation about the app, since when it is so.
+pub(crate) fn observe(status: &mut AppStatus, kind: ConditionKind, holds: bool, reason: &str, at: Timestamp) {
     let reason = reason.to_owned();
     match status.conditions.iter_mut().find(|condition| condition.kind == kind) {
         Some(condition) if condition.holds == holds && condition.reason == reason => {}

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use futures::TryStreamExt;
 
 use super::{PAGE, Warden};
-use crate::domain::{AppId, AppStatus, Deployment, InstanceName, OrgId};
+use crate::domain::{AppId, AppStatus, ConditionKind, Deployment, InstanceName, OrgId};
 use crate::error::Result;
 use crate::pipeline::{Event, Output};
 use crate::records::{self, Versioned};
@@ -27,12 +27,18 @@ pub(super) struct Live {
     pub org: OrgId,
     pub name: InstanceName,
     pub address: SocketAddr,
+    pub is_routed: bool,
 }
 
 impl Live {
     fn of(status: &AppStatus) -> Option<Self> {
         let instance = status.instance.as_ref()?;
-        Some(Self { org: status.org.clone(), name: instance.name.clone(), address: instance.address })
+        Some(Self {
+            org: status.org.clone(),
+            name: instance.name.clone(),
+            address: instance.address,
+            is_routed: is_routed(status),
+        })
     }
 }
 
@@ -81,12 +87,17 @@ impl Warden {
             },
         };
         let status: Option<Versioned<AppStatus>> = records.get(&Scope::System, app.as_str()).await?;
-        let mut known = self.locked();
-        match status.and_then(|status| Live::of(&status.value)) {
-            Some(live) => drop(known.live.insert(app, live)),
-            None => drop(known.live.remove(&app)),
-        }
+        self.keep(&app, status.as_ref().map(|status| &status.value));
         Ok(())
+    }
+
+    /// Keeps what was read of an app.
+    pub(super) fn keep(&self, app: &AppId, status: Option<&AppStatus>) {
+        let mut known = self.locked();
+        match status.and_then(Live::of) {
+            Some(live) => drop(known.live.insert(app.clone(), live)),
+            None => drop(known.live.remove(app)),
+        }
     }
 
     pub(super) fn locked(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -95,11 +106,18 @@ impl Warden {
     }
 }
 
-/// True for what may change which instance an app should have.
+/// False while the app's route leads nowhere, because what is live did not run.
+pub(super) fn is_routed(status: &AppStatus) -> bool {
+    status.conditions.iter().all(|condition| condition.kind != ConditionKind::Routed || condition.holds)
+}
+
+/// True for what may change which instance an app should have, or where its route should lead.
 fn is_change(event: &Event) -> bool {
     use Output::{Routed, Withdrawn};
     matches!(
         event,
-        Event::Finished { output: Routed { .. } | Withdrawn { .. }, .. } | Event::AppDeleted { .. }
+        Event::Finished { output: Routed { .. } | Withdrawn { .. }, .. }
+            | Event::InstanceRestored { .. }
+            | Event::AppDeleted { .. }
     )
 }

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::records::Versioned;
 use crate::runtime::Selector;
 use crate::store::{Batch, Scope};
-use known::Known;
+use known::{Known, Live, is_routed};
 pub(crate) use leftovers::Leftovers;
 
 /// How often it looks: drift is repaired within 30 s of the engine answering.
@@ -91,7 +91,9 @@ impl Warden {
             let scope = Scope::Org(org);
             let status: Option<Versioned<AppStatus>> =
                 self.services.records().get(&scope, app.as_str()).await?;
-            if is_drifted(status.as_ref().map(|status| &status.value), &of_app) {
+            let status = status.as_ref().map(|status| &status.value);
+            self.keep(&app, status);
+            if is_drifted(status, &of_app) {
                 have_seen_to(&self.services, scope, &app).await?;
             }
         }
@@ -107,7 +109,8 @@ impl Warden {
         let unneeded = instances.iter().filter(|instance| !is_live(instance));
         let running = instances.iter().filter(|instance| instance.is_running());
         let running: BTreeMap<_, _> = running.map(|instance| (&instance.name, instance.address)).collect();
-        let down = known.live.iter().filter(|(_, live)| running.get(&live.name) != Some(&live.address));
+        let is_wrong = |live: &Live| running.get(&live.name) != Some(&live.address) || !live.is_routed;
+        let down = known.live.iter().filter(|(_, live)| is_wrong(live));
         let unneeded = unneeded.map(|instance| (instance.org.clone(), instance.app.clone()));
         unneeded.chain(down.map(|(app, live)| (live.org.clone(), app.clone()))).collect()
     }
@@ -137,4 +140,5 @@ fn is_drifted(status: Option<&AppStatus>, instances: &[&Instance]) -> bool {
     };
     instances.iter().any(|instance| !is_live(instance))
         || (live.is_some() && !instances.iter().any(|instance| is_right(instance)))
+        || (live.is_some() && !status.is_none_or(is_routed))
 }

@@ -2,10 +2,10 @@
 
 use super::Tending;
 use crate::context::Context;
-use crate::domain::{App, Generation, Host, Instance, Route, RouteTarget};
+use crate::domain::{App, ConditionKind, Generation, Host, Instance, Route, RouteTarget};
 use crate::error::Result;
 use crate::ingress::Serving;
-use crate::pipeline::{Drift, Event};
+use crate::pipeline::{Drift, Event, observe};
 use crate::records::{self, RouteRecord, Versioned};
 use crate::store::{Batch, Expect, Position, StreamId};
 
@@ -65,6 +65,9 @@ impl Tending<'_> {
         let route = route.filter(|route| route.value.generation < generation);
         if route.is_some() {
             status.value.route = generation;
+            let reason = if targets.is_empty() { "the app does not run now" } else { "observed" };
+            let now = self.worker.services.clock.now();
+            observe(&mut status.value, ConditionKind::Routed, !targets.is_empty(), reason, now);
         }
         let mut writes = vec![records::update(&status.value, Expect::Version(status.version))?];
         if let Some(RouteRecord { org, route, .. }) = route.map(|route| route.value) {
