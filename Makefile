@@ -9,7 +9,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= -Clink-arg=-fuse-ld=m
 endif
 BIN = $(CARGO_TARGET_DIR)/debug
 
-.PHONY: run demo test machine lint test-rust doc deny python simulate bench measure
+.PHONY: run demo test machine lint test-rust doc deny python simulate torture bench measure
 
 # `tools` may only just have installed the linker: a second make sees it.
 run: machine
@@ -52,6 +52,13 @@ python:
 simulate:
 	SIMULATE_SEEDS=$(SEEDS) SIMULATE_SEED=$(SEED) \
 		cargo test --quiet -p paas-core --test simulation every_seed -- --nocapture
+
+# `make torture` kills the real server a thousand times, which takes an hour or more; `make torture KILLS=50 SEED=7` as
+# often as it says.
+torture: machine
+	cargo build --quiet -p paas-proxy --bins
+	TORTURE_KILLS=$(or $(KILLS),1000) TORTURE_SEED=$(SEED) \
+		cargo test --quiet -p paas-examples --test torture -- --nocapture
 
 # Takes about ten minutes; `make bench ARGS="--only store,proxy"` runs a part, `ARGS=--quick` shows that it works.
 bench: machine

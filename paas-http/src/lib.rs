@@ -39,4 +39,4 @@ mod streams;
 pub use access::Access;
 pub use router::{Options, openapi, router};
 #[cfg(feature = "server")]
-pub use server::{Server, ServerConfig, log_to_stderr};
+pub use server::{Adapters, Server, ServerConfig, log_to_stderr};

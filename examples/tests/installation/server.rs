@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::leftovers::Leftovers;
 use http_body_util::{BodyExt, Full};
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use paas_core::GitUrl;
@@ -39,6 +39,16 @@ pub struct Machine {
     pub proxy_port: u16,
     /// Where its servers keep their state, if not in a file.
     pub database_url: Option<String>,
+    program: &'static str,
+}
+
+/// Something to ask of a server, as often as it takes: it is done once.
+pub struct Request {
+    pub method: Method,
+    pub path: String,
+    pub body: Value,
+    /// What tells it from others.
+    pub key: u32,
 }
 
 impl Machine {
@@ -50,14 +60,48 @@ impl Machine {
             leftovers: Leftovers(format!("server-{}", std::process::id())),
             proxy_port,
             database_url: None,
+            program: env!("CARGO_BIN_EXE_http_server"),
         }
     }
 
-    pub async fn start(&self) -> Server {
+    /// The same with servers that die where they are told to.
+    pub fn fragile(mut self) -> Self {
+        self.program = env!("CARGO_BIN_EXE_fragile_server");
+        self
+    }
+
+    /// Has its server die at a point.
+    pub fn arm(&self, point: &str) {
+        // In one step: a point that was read half would not be known.
+        let (file, new) = (self.folder.path().join("point"), self.folder.path().join("point.new"));
+        std::fs::write(&new, point).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
+    pub fn disarm(&self) {
+        let _ = std::fs::remove_file(self.folder.path().join("point"));
+    }
+
+    /// Every point that its servers passed.
+    pub fn points_passed(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.folder.path().join("points")).unwrap();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// Starts a server that is killed while it starts, or soon after.
+    pub async fn start_and_kill(&self, after: Duration) {
+        let mut process = self.spawn();
+        tokio::time::sleep(after).await;
+        process.kill().await.unwrap();
+    }
+
+    fn spawn(&self) -> Child {
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let pool = format!("10.{}.{low}.0/24", 223 + (high & 0x0f));
         let authorities = Path::new("/etc/ssl/certs/ca-certificates.crt");
-        let mut process = Command::new(env!("CARGO_BIN_EXE_http_server"))
+        Command::new(self.program)
+            .env("FAIL_POINT_FILE", self.folder.path().join("point"))
+            .env("FAIL_POINT_LOG", self.folder.path().join("points"))
             .env("PAAS_DATA_DIRECTORY", self.folder.path().join("server"))
             .env("PAAS_LISTEN", "127.0.0.1:0")
             .env("PAAS_PROXY_LISTEN", format!("127.0.0.1:{}", self.proxy_port))
@@ -70,7 +114,11 @@ impl Machine {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    pub async fn start(&self) -> Server {
+        let mut process = self.spawn();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let address = loop {
             let line = lines.next_line().await.unwrap().expect("the server starts");
@@ -127,7 +175,7 @@ impl Drop for Machine {
 
 impl Server {
     pub async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
-        let request = Request::builder()
+        let request = hyper::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.address))
             .header("authorization", format!("Bearer {}", self.token))
@@ -138,6 +186,34 @@ impl Server {
         let status = answer.status().as_u16();
         let bytes = answer.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// Asks for something; `None` if the server went away.
+    pub async fn ask(&self, request: &Request) -> Option<(u16, Value)> {
+        let Request { method, path, body, key } = request;
+        let sent = hyper::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.address))
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .header("idempotency-key", format!("request-{key}"))
+            .body(Full::<Bytes>::from(body.to_string()))
+            .unwrap();
+        let answer = Client::builder(TokioExecutor::new()).build_http().request(sent).await.ok()?;
+        let status = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.ok()?.to_bytes();
+        Some((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+    }
+
+    pub async fn newest_deployment(&self, app: &str) -> String {
+        let page =
+            self.call(Method::GET, &format!("/v1/apps/{app}/deployments?limit=1"), Value::Null).await.1;
+        page["items"][0]["id"].as_str().unwrap_or_else(|| panic!("{page}")).to_owned()
+    }
+
+    /// True if it ends by itself.
+    pub async fn dies_within(&mut self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.process.wait()).await.is_ok()
     }
 
     /// Creates an app; answers its id and its first deployment's.

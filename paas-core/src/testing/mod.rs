@@ -8,6 +8,7 @@
 pub mod chaos;
 pub mod container_runtime;
 pub mod dns_service;
+pub mod fail_point;
 pub mod front;
 pub mod git_provider;
 pub mod image_builder;

@@ -30,6 +30,8 @@ use crate::store::{
 };
 #[cfg(feature = "testing")]
 use crate::testing::chaos::Chaos;
+#[cfg(feature = "testing")]
+use crate::testing::fail_point::FailPoints;
 
 const fn upstream(operation: &'static str, class: Class) -> Verb {
     Verb { operation, class, fault: Fault::Upstream }
@@ -398,4 +400,8 @@ remote_traits!([] Timeout<T>);
 #[cfg(feature = "testing")]
 remote_traits!([] Chaos<T>);
 #[cfg(feature = "testing")]
+remote_traits!([] FailPoints<T>);
+#[cfg(feature = "testing")]
 local_traits!([] Chaos<T>);
+#[cfg(feature = "testing")]
+local_traits!([] FailPoints<T>);

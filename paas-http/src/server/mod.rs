@@ -1,5 +1,6 @@
 //! A server: one platform with its adapters, put together from a configuration.
 
+mod adapters;
 mod config;
 mod database;
 mod engine;
@@ -15,10 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use paas_core::wrap::Observe;
 use paas_core::{
     Clock, Context, EgressPolicy, Error, Keyring, Kind, Metrics, Platform, Result, Secret, Settings,
-    SystemClock,
+    SystemClock, TransparentDns,
 };
 use paas_git::{GitOptions, GixProvider};
 use paas_plan::SourcePlanner;
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use database::Database;
 
+pub use adapters::Adapters;
 pub use config::ServerConfig;
 pub use log::log_to_stderr;
 
@@ -75,6 +76,18 @@ impl Server {
     /// `Unavailable` when another server has the data directory, a port is taken, or the proxy can't be started;
     /// `Invalid` for a setting or file that is not valid; `Unsupported` for an engine that is too old.
     pub async fn start(config: ServerConfig, launcher: Launcher) -> Result<Self> {
+        Self::start_with(config, launcher, |adapters| adapters).await
+    }
+
+    /// The same with other adapters: `arrange` gets the server's own, to put something around them or in their place.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        config: ServerConfig,
+        launcher: Launcher,
+        arrange: impl FnOnce(Adapters) -> Adapters,
+    ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let directory = &config.data_directory;
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
@@ -83,7 +96,7 @@ impl Server {
         })?;
         // First: it locks the directory.
         let database = Database::open(&config, clock.clone()).await?;
-        let server = Self::assemble(config, launcher, database.clone(), clock).await;
+        let server = Self::assemble(config, launcher, database.clone(), clock, arrange).await;
         if server.is_err() {
             database.close().await;
         }
@@ -112,8 +125,21 @@ impl Server {
     /// # Errors
     /// As [`start`](Self::start) and [`run`](Self::run).
     pub fn serve(config: ServerConfig, launcher: Launcher) -> Result<()> {
+        Self::serve_with(config, launcher, |adapters| adapters)
+    }
+
+    /// The same with other adapters.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start) and [`run`](Self::run).
+    pub fn serve_with(
+        config: ServerConfig,
+        launcher: Launcher,
+        arrange: impl FnOnce(Adapters) -> Adapters,
+    ) -> Result<()> {
         let runtime = tokio::runtime::Runtime::new().map_err(paas_core::error::map("server.serve"))?;
-        let served = runtime.block_on(async { Self::start(config, launcher).await?.run().await });
+        let served =
+            runtime.block_on(async { Self::start_with(config, launcher, arrange).await?.run().await });
         // A thread that hangs, as on a disk that does not answer, must not keep the process.
         runtime.shutdown_timeout(LAST_PATIENCE);
         served
@@ -124,6 +150,7 @@ impl Server {
         launcher: Launcher,
         database: Database,
         clock: Arc<dyn Clock>,
+        arrange: impl FnOnce(Adapters) -> Adapters,
     ) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let context = Context::new(clock.clone());
@@ -161,20 +188,19 @@ impl Server {
         };
         let proxy = ProxyClient::connect_or_spawn(proxy, launcher).await?;
 
-        macro_rules! observed {
-            ($adapter:expr) => {
-                Arc::new(Observe::new($adapter, clock.clone(), metrics.clone()))
-            };
-        }
-        let platform = Platform::builder()
+        let adapters = arrange(Adapters {
+            store: database.store(),
+            git: Arc::new(git),
+            planner: Arc::new(SourcePlanner::new(config.base_images)),
+            image_builder: engine.clone(),
+            runtime: engine,
+            dns: Arc::new(TransparentDns),
+            ingress: Arc::new(proxy),
+            logs: Arc::new(logs),
+        });
+        let platform = adapters
+            .observed(&clock, &metrics)
             .clock(clock.clone())
-            .store(observed!(database.store()))
-            .git(observed!(git))
-            .planner(observed!(SourcePlanner::new(config.base_images)))
-            .image_builder(observed!(engine.clone()))
-            .runtime(observed!(engine))
-            .ingress(observed!(proxy))
-            .logs(observed!(logs))
             .keyring(keyring)
             .settings(settings)
             .start()
