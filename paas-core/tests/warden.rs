@@ -37,7 +37,10 @@ async fn told(platform: &Platform) -> Vec<Event> {
     let is_about_one = |event: &Event| {
         matches!(
             event,
-            Event::DriftFound { .. } | Event::InstanceRestored { .. } | Event::InstanceSteady { .. }
+            Event::DriftFound { .. }
+                | Event::InstanceRenamed { .. }
+                | Event::InstanceRestored { .. }
+                | Event::InstanceSteady { .. }
         )
     };
     events.into_iter().map(|recorded| recorded.event).filter(is_about_one).collect()
@@ -84,6 +87,47 @@ async fn a_container_that_was_cut_off_from_its_network_is_connected_again() {
     let instance = before.name;
     let drift = Event::DriftFound { instance: instance.clone(), drift: Drift::CutOff };
     assert_eq!(told(&platform).await, [drift, Event::InstanceRestored { instance }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_whose_name_was_taken_is_made_again_under_another() {
+    let (world, platform) = hello().await;
+    let before = world.host.instances().remove(0);
+    let names = (0..3).map(|number| InstanceName::of(&before.deployment, number)).collect::<Vec<_>>();
+    world.host.remove(&before.name);
+    world.host.take_name(names[0].clone());
+    world.host.take_name(names[1].clone());
+    tokio::time::sleep(WITHIN).await;
+    let after = world.host.instances().remove(0);
+    assert_eq!((&after.name, after.address, after.is_running()), (&names[2], before.address, true));
+    assert_eq!(world.host.foreign_names(), names[..2]);
+    let MemoryAnswer::Instance(request) = world.ingress.request(&"hello.localhost".parse().unwrap()) else {
+        panic!("it is not routed");
+    };
+    assert_eq!(request.target().instance, names[2]);
+    drop(request);
+    let status = platform.apps().get("hello").await.unwrap().status;
+    assert_eq!(status.instance.unwrap().name, names[2]);
+    // It stays so, and goes with the next deployment.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.host.containers_begun(), 2);
+    world.push_page("two");
+    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
+    assert_eq!(world.host.instances().len(), 1);
+    let renamed = |from: &InstanceName, to: &InstanceName| Event::InstanceRenamed {
+        instance: from.clone(),
+        to: to.clone(),
+    };
+    assert_eq!(
+        told(&platform).await,
+        [
+            Event::DriftFound { instance: before.name, drift: Drift::Missing },
+            renamed(&names[0], &names[1]),
+            renamed(&names[1], &names[2]),
+            Event::InstanceRestored { instance: names[2].clone() },
+            Event::InstanceSteady { instance: names[2].clone() },
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -104,6 +104,14 @@ pub enum Event {
         /// What is wrong.
         drift: Drift,
     },
+    /// Something foreign has the name of the live instance, which is about to be made again under another. In the app's
+    /// own stream.
+    InstanceRenamed {
+        /// The name that is taken.
+        instance: InstanceName,
+        /// The one that it has from here on.
+        to: InstanceName,
+    },
     /// The live instance was missing or had ended, and runs again. In the app's own stream.
     InstanceRestored {
         /// The instance.

@@ -77,6 +77,11 @@ pub(crate) fn project_drift(event: &Event, at: Timestamp, status: &mut AppStatus
             }
             status.crashes = Some(crashes);
         }
+        Event::InstanceRenamed { to, .. } => {
+            if let Some(instance) = &mut status.instance {
+                instance.name = to.clone();
+            }
+        }
         Event::InstanceRestored { .. } => {
             for kind in [ContainerStarted, Ready] {
                 observe(status, kind, true, "runs again", at);

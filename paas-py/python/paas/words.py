@@ -40,6 +40,7 @@ EventType: TypeAlias = Literal[
     "app_created",
     "app_changed",
     "drift_found",
+    "instance_renamed",
     "instance_restored",
     "images_collected",
     "instance_steady",

@@ -63,9 +63,14 @@ impl Effects {
         Ok(Output::Started { instance, port: spec.port })
     }
 
-    /// Makes the live instance run that an operation brought: under its name, at its address.
-    pub(crate) async fn restore(&self, context: &Context, work: &Work<'_>) -> Result<()> {
-        let spec = self.instance_spec(work).await?;
+    /// Makes the live instance run that an operation brought: under this name, at its address.
+    pub(crate) async fn restore(
+        &self,
+        context: &Context,
+        work: &Work<'_>,
+        name: &InstanceName,
+    ) -> Result<()> {
+        let spec = InstanceSpec { name: name.clone(), ..self.instance_spec(work).await? };
         // What is there is replaced: what it wrote last is kept.
         self.collector.finish(&spec.name).await;
         let instance = self.services.runtime.ensure(context, &spec).await?;

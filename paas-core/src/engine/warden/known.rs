@@ -117,6 +117,7 @@ fn is_change(event: &Event) -> bool {
     matches!(
         event,
         Event::Finished { output: Routed { .. } | Withdrawn { .. }, .. }
+            | Event::InstanceRenamed { .. }
             | Event::InstanceRestored { .. }
             | Event::AppDeleted { .. }
     )

@@ -6,10 +6,10 @@ mod route;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Worker, next_of};
+use super::{MAX_FALLBACKS, Worker, next_of};
 use crate::context::Context;
-use crate::domain::{AppId, AppStatus, Crashes, Instance, InstanceState, OrgId};
-use crate::engine::effects::{Scratch, Work};
+use crate::domain::{AppId, AppStatus, Crashes, DeploymentId, Instance, InstanceName, InstanceState, OrgId};
+use crate::engine::effects::{FOREIGN_NAME, Scratch, Work};
 use crate::engine::journal::{FENCED, Journal};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Drift, Event, project_drift};
@@ -60,6 +60,13 @@ struct Tending<'a> {
     org: OrgId,
     /// `None` when there is no such app any more.
     status: Option<Versioned<AppStatus>>,
+}
+
+/// The substitute that comes after a name of a deployment's instance, if there is another one.
+fn next_name(deployment: &DeploymentId, name: &InstanceName) -> Option<InstanceName> {
+    let mut names = (0..=MAX_FALLBACKS).map(|fallback| InstanceName::of(deployment, fallback));
+    names.find(|taken| taken == name)?;
+    names.next()
 }
 
 /// What is to be done about the live instance.
@@ -128,6 +135,8 @@ impl Tending<'_> {
                 return Ok(Err(error));
             }
         }
+        // It may have another name by now.
+        let live = self.status.as_ref().and_then(|status| status.value.instance.clone());
         if let Err(error) = self.see_to_route(context, live.as_ref()).await? {
             return Ok(Err(error));
         }
@@ -163,18 +172,36 @@ impl Tending<'_> {
                 {
                     return Ok(Ok(()));
                 }
-                if let Err(error) = self.restore(context, live).await? {
-                    return Ok(Err(error));
+                let mut name = live.name.clone();
+                loop {
+                    match self.restore(context, &live.deployment, &name).await? {
+                        Ok(()) => break,
+                        Err(error) if error.reason() == Some(FOREIGN_NAME) => {
+                            let Some(to) = next_name(&live.deployment, &name) else { return Ok(Err(error)) };
+                            let renamed = Event::InstanceRenamed { instance: name, to: to.clone() };
+                            if self.tell(renamed).await?.is_none() {
+                                return Ok(Ok(()));
+                            }
+                            name = to;
+                        }
+                        Err(error) => return Ok(Err(error)),
+                    }
                 }
-                self.tell(Event::InstanceRestored { instance: live.name.clone() }).await?;
+                self.tell(Event::InstanceRestored { instance: name }).await?;
             }
         }
         Ok(Ok(()))
     }
 
-    async fn restore(&mut self, context: &Context, live: &Instance) -> Result<Result<()>> {
+    /// Makes the instance run that a deployment brought, under a name.
+    async fn restore(
+        &mut self,
+        context: &Context,
+        deployment: &DeploymentId,
+        name: &InstanceName,
+    ) -> Result<Result<()>> {
         let services = self.worker.services.clone();
-        let journal = Journal::load(services, self.lease.clone(), self.app, &live.deployment).await?;
+        let journal = Journal::load(services, self.lease.clone(), self.app, deployment).await?;
         let Some(journal) = journal else {
             let unknown = "the operation that brought the live instance is not known";
             return Ok(Err(Error::internal("worker.restore", unknown)));
@@ -185,7 +212,7 @@ impl Tending<'_> {
             status: journal.status(),
             scratch: &mut Scratch::default(),
         };
-        let restoring = self.worker.effects.restore(context, &work);
+        let restoring = self.worker.effects.restore(context, &work, name);
         self.holding(context, restoring).await
     }
 
