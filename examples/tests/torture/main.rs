@@ -11,6 +11,7 @@
 )]
 
 mod act;
+mod drift;
 #[path = "../installation/mod.rs"]
 mod installation;
 mod victim;

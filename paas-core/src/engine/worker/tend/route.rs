@@ -39,7 +39,7 @@ impl Tending<'_> {
         if serving == Some(Serving { generation, route: Some(route.clone()) }) {
             return Ok(Ok(()));
         }
-        tracing::warn!(%host, "the route is published again");
+        tracing::info!(%host, "the route is published");
         Ok(services.ingress.publish(context, &route, generation).await)
     }
 
