@@ -64,8 +64,9 @@ impl Effects {
     }
 
     /// Makes the live instance run that an operation brought: under its name, at its address.
-    pub(crate) async fn restore(&self, context: &Context, work: &Work<'_>) -> Result<()> {
-        let spec = self.instance_spec(work).await?;
+    pub(crate) async fn restore(&self, context: &Context, live: &Instance, work: &Work<'_>) -> Result<()> {
+        // A journal that this version can't read all of may not tell the name.
+        let spec = InstanceSpec { name: live.name.clone(), ..self.instance_spec(work).await? };
         // What is there is replaced: what it wrote last is kept.
         self.collector.finish(&spec.name).await;
         let instance = self.services.runtime.ensure(context, &spec).await?;

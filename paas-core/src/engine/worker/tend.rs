@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Worker, next_of};
+use super::Worker;
 use crate::context::Context;
 use crate::domain::{
     App, AppId, AppStatus, Crashes, Generation, Host, Instance, InstanceState, OrgId, Route, RouteTarget,
@@ -213,7 +213,7 @@ impl Tending<'_> {
             status: journal.status(),
             scratch: &mut Scratch::default(),
         };
-        let restoring = self.worker.effects.restore(context, &work);
+        let restoring = self.worker.effects.restore(context, live, &work);
         self.holding(context, restoring).await
     }
 
@@ -247,7 +247,7 @@ impl Tending<'_> {
                 // Somebody changes the app just now.
                 Err(error) if error.kind() == Kind::Conflict && error.reason() != Some(FENCED) => {
                     self.status = records.get(&self.lease.scope, self.app.as_str()).await?;
-                    if self.status.as_ref().is_some_and(|status| next_of(&status.value).is_some()) {
+                    if self.status.as_ref().is_some_and(|status| status.value.next_operation().is_some()) {
                         return Ok(None);
                     }
                 }
