@@ -36,6 +36,7 @@ EventType: TypeAlias = Literal[
     "undo_started",
     "undo_finished",
     "undo_failed",
+    "abandoned",
     "ended",
     "app_created",
     "app_changed",
@@ -43,6 +44,7 @@ EventType: TypeAlias = Literal[
     "instance_restored",
     "instance_steady",
     "app_deleted",
+    "unknown",
 ]
 Fault: TypeAlias = Literal["user", "platform", "upstream"]
 Kind: TypeAlias = Literal[
