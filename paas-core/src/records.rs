@@ -283,9 +283,6 @@ impl Records {
     }
 
     /// The events of a stream after `after`.
-    ///
-    /// # Errors
-    /// `Internal` with the code `unknown_event` when this version does not know one of them; the store's.
     pub(crate) async fn events(&self, scope: &Scope, stream: &StreamId, after: u64) -> Result<Vec<Recorded>> {
         const PAGE: usize = 1000;
         let mut events = Vec::new();
@@ -295,7 +292,7 @@ impl Records {
             let is_last = page.len() < PAGE;
             for stored in page {
                 after = stored.version;
-                events.push(decode_event(stored)?);
+                events.push(decode_event(stored));
             }
             if is_last {
                 return Ok(events);
@@ -343,7 +340,8 @@ impl Records {
         Ok(!self.store.feed(&Scope::System, before, 1).await?.is_empty())
     }
 
-    async fn has_event(&self, scope: &Scope, stream: &StreamId, version: u64) -> Result<bool> {
+    /// True if a stream has an event of this version.
+    pub(crate) async fn has_event(&self, scope: &Scope, stream: &StreamId, version: u64) -> Result<bool> {
         Ok(!self.store.events(scope, stream, version - 1, 1).await?.is_empty())
     }
 }
@@ -361,25 +359,15 @@ fn decode<T: Document>(record: Record) -> Result<Versioned<T>> {
     Ok(Versioned { version: record.version, value })
 }
 
-/// Reads an event.
-///
-/// # Errors
-/// `Internal` with the code `unknown_event` when this version does not know it.
-pub(crate) fn decode_event(stored: StoredEvent) -> Result<Recorded> {
-    let event: Event = serde_json::from_slice(&stored.body).map_err(|error| {
-        error::map("journal.decode")(error).code(UNKNOWN_EVENT).context("stream", &stored.stream)
-    })?;
-    Ok(Recorded {
+pub(crate) fn decode_event(stored: StoredEvent) -> Recorded {
+    Recorded {
         stream: stored.stream,
         version: stored.version,
         position: stored.position,
         at: stored.at,
-        event,
-    })
+        event: Event::decode(&stored.body),
+    }
 }
-
-/// The code of the error for an event that this version does not know.
-pub(crate) const UNKNOWN_EVENT: &str = "unknown_event";
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(error::map("records.encode"))

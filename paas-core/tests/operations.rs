@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use paas_core::memory::Script;
 use paas_core::{
-    AppChanges, AppState, Append, Batch, Clock, DeploymentHandle, DeploymentState, DesiredState, Env, Event,
-    Fault, Kind, NewApp, Position, ReleaseNumber, Scope, StateStore, Step, StreamId,
+    AppChanges, AppState, DeploymentHandle, DeploymentState, DesiredState, Env, Event, Fault, Kind, NewApp,
+    Position, ReleaseNumber, Step, StreamId,
 };
 use world::{World, live, new_app};
 
@@ -234,27 +234,4 @@ async fn an_app_that_is_being_deleted_is_not_changed() {
     let error = platform.apps().update("hello", greeting("Hello"), None).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Conflict, Some("state")));
     deletion.outcome().await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_deployment_whose_journal_nobody_understands_says_that_it_is_stuck() {
-    let world = World::new();
-    world.push_page("one");
-    let platform = world.platform().await;
-    world.git.hold();
-    let created = platform.apps().create(new_app("hello")).await.unwrap();
-    let handle = created.deployment.unwrap();
-    reach(&handle, Step::Fetch).await;
-    let unknown = Append {
-        scope: Scope::Org(created.app.org.clone()),
-        stream: StreamId::from(handle.id()),
-        expect: handle.history(0).await.unwrap().len() as u64,
-        at: Clock::now(&*world.clock),
-        events: vec![br#"{"type":"from_the_future"}"#.to_vec()],
-    };
-    world.store.commit(Batch { appends: vec![unknown], ..Batch::default() }).await.unwrap();
-    let settled = tokio::time::timeout(Duration::from_secs(60), handle.settled()).await.unwrap().unwrap();
-    assert_eq!(settled.state, DeploymentState::Stuck);
-    assert_eq!(handle.outcome().await.unwrap_err().reason(), Some("stuck"));
-    assert!(!platform.health().await.is_ready());
 }

@@ -1,4 +1,4 @@
-//! The state machine: properties of any history, and the format of its events.
+//! The state machine: properties of any history. The format of its events is in the golden journals.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
@@ -125,10 +125,12 @@ fn play(kind: OperationKind, turns: &[Turn]) -> Vec<Recorded> {
     let mut journal = vec![recorded(1, Event::Accepted { kind, app: app() })];
     let mut turns = turns.iter().copied();
     loop {
-        let state = State::replay(&journal).expect("a legal journal");
+        let state = State::replay(&journal);
+        assert!(!state.is_stuck(), "{:?}", state.phase);
         let next = u64::try_from(journal.len()).unwrap() + 1;
         let event = match state.decide(Timestamp::MAX) {
             Action::Idle => return journal,
+            Action::Wait { by } => panic!("a journal that can't be read: {by}"),
             Action::Sleep { .. } => panic!("nothing is later than the end of time"),
             Action::Finish { outcome } => Event::Ended { outcome },
             Action::Undo { step } if state.phase == (Phase::Undoing { step: Some(step) }) => {
@@ -179,7 +181,7 @@ proptest! {
     #[test]
     fn every_history_ends(kind in kinds(), turns in turns()) {
         let journal = play(kind, &turns);
-        let state = State::replay(&journal).unwrap();
+        let state = State::replay(&journal);
         prop_assert!(state.is_ended());
         let next = u64::try_from(journal.len()).unwrap() + 1;
         for event in [
@@ -195,7 +197,7 @@ proptest! {
     #[test]
     fn a_failure_undoes_what_began(kind in kinds(), turns in turns()) {
         let journal = play(kind, &turns);
-        let state = State::replay(&journal).unwrap();
+        let state = State::replay(&journal);
         let Phase::Ended { outcome } = &state.phase else { panic!("it ended") };
         let went_live = journal.iter().any(|entry| matches!(&entry.event, Event::Finished { step: Step::Route, .. }));
         if went_live {
@@ -216,7 +218,7 @@ proptest! {
         let mut written = State::default();
         for (entry, next) in journal.iter().zip(&journal[1..]) {
             written = written.apply(entry).unwrap();
-            let read = State::replay(&journal[..usize::try_from(entry.version).unwrap()]).unwrap();
+            let read = State::replay(&journal[..usize::try_from(entry.version).unwrap()]);
             prop_assert_eq!(&read, &written);
             let is_decided = match (read.decide(Timestamp::MAX), &next.event) {
                 (Action::Do { step, attempt }, Event::Started { step: begun, attempt: tried }) => {
@@ -241,7 +243,7 @@ proptest! {
     #[test]
     fn leftovers_end_failed(kind in kinds(), turns in turns()) {
         let journal = play(kind, &turns);
-        let state = State::replay(&journal).unwrap();
+        let state = State::replay(&journal);
         let Phase::Ended { outcome } = &state.phase else { panic!("it ended") };
         if !state.leftovers.is_empty() {
             let Outcome::Failed { failure: told, .. } = outcome else { panic!("it was left: {outcome:?}") };
@@ -257,11 +259,42 @@ proptest! {
         let mut without = journal.clone();
         without.remove(at);
         if at + 1 < journal.len() {
-            prop_assert!(State::replay(&without).is_err());
+            prop_assert!(without.iter().try_fold(State::default(), State::apply).is_err());
         }
         let mut twice = journal.clone();
         twice.insert(at, journal[at].clone());
-        prop_assert!(State::replay(&twice).is_err());
+        prop_assert!(twice.iter().try_fold(State::default(), State::apply).is_err());
+    }
+
+    /// What nobody understands stays so, whatever follows it, until it is given up: then the route is put back, and nothing
+    /// but what it was given up with is said of it.
+    #[test]
+    fn what_is_not_understood_is_stuck_until_it_is_given_up(
+        kind in kinds(), turns in turns(), at in 1_usize..100,
+    ) {
+        let mut journal = play(kind, &turns);
+        let end = journal.pop().unwrap();
+        let at = 1 + at % journal.len();
+        journal.insert(at, recorded(0, Event::Unknown { name: "new".to_owned() }));
+        for (version, entry) in (1..).zip(&mut journal) {
+            entry.version = version;
+        }
+        let state = State::replay(&journal);
+        let unknown = u64::try_from(at).unwrap() + 1;
+        let Action::Wait { by } = state.decide(Timestamp::MAX) else { panic!("it is not stuck: {state:?}") };
+        prop_assert_eq!((by.version, by.unknown.as_deref()), (unknown, Some("new")));
+        prop_assert!(state.is_committed(), "nobody cancels it");
+        let whoever_knows_it = recorded(state.version + 1, end.event);
+        prop_assert!(state.clone().apply(&whoever_knows_it).unwrap().is_ended());
+        let outcome = Outcome::Failed { step: Step::Fetch, failure: failure() };
+        let next = |event| recorded(u64::try_from(journal.len()).unwrap() + 1, event);
+        let mut state = state.apply(&next(Event::Abandoned { outcome: outcome.clone() })).unwrap();
+        for event in [Event::UndoStarted { step: Step::Route }, Event::UndoFinished { step: Step::Route }] {
+            prop_assert_eq!(state.decide(Timestamp::MAX), Action::Undo { step: Step::Route });
+            prop_assert!(state.is_committed(), "nobody cancels it");
+            state = state.clone().apply(&recorded(state.version + 1, event)).unwrap();
+        }
+        prop_assert_eq!(state.decide(Timestamp::MAX), Action::Finish { outcome });
     }
 
     /// The persisted form of every event reads back as what was written.
@@ -271,111 +304,5 @@ proptest! {
             let text = serde_json::to_string(&entry).unwrap();
             prop_assert_eq!(serde_json::from_str::<Recorded>(&text).unwrap(), entry);
         }
-    }
-}
-
-/// The names in the journals never change: later versions read what this one wrote.
-#[test]
-fn the_format_of_events_stands() {
-    let name: paas_core::AppName = "hello".parse().unwrap();
-    let told = r#"{"kind":"timeout","fault":"platform","retryable":true,"operation":"test.step","message":"it took too long"}"#;
-    let (app_id, id) = ("app_00000000000000000000000001", "dpl_00000000000000000000000001");
-    let retry = RetryPlan { from: Step::Start, attempt: 2, at: at(60) };
-    let failed = |retry, busy_millis| Event::Failed {
-        step: Step::Fetch,
-        attempt: 2,
-        failure: failure(),
-        retry,
-        busy_millis,
-    };
-    let ended = |outcome| Event::Ended { outcome };
-    let cases = [
-        (
-            Event::Accepted { kind: OperationKind::Deploy, app: app() },
-            format!(r#"{{"type":"accepted","kind":"deploy","app":"{app_id}"}}"#),
-        ),
-        (
-            Event::Started { step: Step::Fetch, attempt: 1 },
-            r#"{"type":"started","step":"fetch","attempt":1}"#.to_owned(),
-        ),
-        (failed(None, 0), format!(r#"{{"type":"failed","step":"fetch","attempt":2,"failure":{told}}}"#)),
-        (
-            failed(Some(retry), 1500),
-            format!(
-                r#"{{"type":"failed","step":"fetch","attempt":2,"failure":{told},"retry":{{"from":"start","attempt":2,"at":"2026-01-01T00:01:00Z"}},"busy_millis":1500}}"#
-            ),
-        ),
-        (Event::NameTaken { fallback: 1 }, r#"{"type":"name_taken","fallback":1}"#.to_owned()),
-        (
-            Event::CancelRequested { reason: CancelReason::Requested },
-            r#"{"type":"cancel_requested","reason":{"type":"requested"}}"#.to_owned(),
-        ),
-        (
-            Event::CancelRequested { reason: CancelReason::Superseded { by: deployment() } },
-            format!(r#"{{"type":"cancel_requested","reason":{{"type":"superseded","by":"{id}"}}}}"#),
-        ),
-        (Event::UndoStarted { step: Step::Route }, r#"{"type":"undo_started","step":"route"}"#.to_owned()),
-        (Event::UndoFinished { step: Step::Start }, r#"{"type":"undo_finished","step":"start"}"#.to_owned()),
-        (
-            Event::UndoFailed { step: Step::Start, failure: failure() },
-            format!(r#"{{"type":"undo_failed","step":"start","failure":{told}}}"#),
-        ),
-        (ended(Outcome::Succeeded), r#"{"type":"ended","outcome":{"type":"succeeded"}}"#.to_owned()),
-        (ended(Outcome::Cancelled), r#"{"type":"ended","outcome":{"type":"cancelled"}}"#.to_owned()),
-        (
-            ended(Outcome::Superseded { by: deployment() }),
-            format!(r#"{{"type":"ended","outcome":{{"type":"superseded","by":"{id}"}}}}"#),
-        ),
-        (
-            ended(Outcome::Failed { step: Step::Verify, failure: failure() }),
-            format!(r#"{{"type":"ended","outcome":{{"type":"failed","step":"verify","failure":{told}}}}}"#),
-        ),
-        (Event::AppCreated { name: name.clone() }, r#"{"type":"app_created","name":"hello"}"#.to_owned()),
-        (
-            Event::AppChanged { fields: vec!["env".to_owned()] },
-            r#"{"type":"app_changed","fields":["env"]}"#.to_owned(),
-        ),
-        (Event::AppDeleted { name }, r#"{"type":"app_deleted","name":"hello"}"#.to_owned()),
-    ];
-    for (event, text) in cases {
-        assert_eq!(serde_json::to_string(&event).unwrap(), text);
-        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
-    }
-}
-
-/// The same of what comes of the steps, and of journals from before steps said how long they worked.
-#[test]
-fn the_format_of_outputs_stands() {
-    let (commit, tree) = ("a".repeat(40), "b".repeat(40));
-    let cases = [
-        (Step::Fetch, true, format!(r#"{{"type":"fetched","commit":"{commit}","tree":"{tree}"}}"#)),
-        (Step::Plan, true, r#"{"type":"planned","recipe":"static","reasons":[],"key":"key"}"#.to_owned()),
-        (Step::Build, true, r#"{"type":"built","image":{"digest":"sha256:1"},"cached":false}"#.to_owned()),
-        (
-            Step::Start,
-            true,
-            format!(
-                r#"{{"type":"started","instance":{},"port":8080}}"#,
-                concat!(
-                    r#"{"name":"paas-00000000000000000000000001","org":"org_00000000000000000000000000","#,
-                    r#""app":"app_00000000000000000000000001","deployment":"dpl_00000000000000000000000001","#,
-                    r#""address":"10.181.0.2:8080","state":{"state":"running"},"started_at":null,"restarts":0}"#
-                )
-            ),
-        ),
-        (Step::Verify, true, r#"{"type":"verified","probes":1}"#.to_owned()),
-        (Step::Route, true, r#"{"type":"routed","generation":7,"release":1,"url":""}"#.to_owned()),
-        (Step::Route, false, r#"{"type":"withdrawn","generation":7}"#.to_owned()),
-        (Step::Retire, true, r#"{"type":"retired","removed":[],"left":[]}"#.to_owned()),
-        (Step::Purge, false, r#"{"type":"purged","images":0}"#.to_owned()),
-    ];
-    for (step, serves, text) in cases {
-        let output = output(step, serves);
-        assert_eq!(serde_json::to_string(&output).unwrap(), text);
-        let step_name = serde_json::to_string(&step).unwrap();
-        let finished = format!(r#"{{"type":"finished","step":{step_name},"output":{text}}}"#);
-        let event = Event::Finished { step, output, busy_millis: 0 };
-        assert_eq!(serde_json::from_str::<Event>(&finished).unwrap(), event);
-        assert_eq!(serde_json::to_string(&event).unwrap(), finished);
     }
 }

@@ -12,8 +12,8 @@ use paas_core::memory::{MemoryAnswer, MemoryBuilder, Script};
 use paas_core::testing::chaos::{Chaos, ChaosPlan, Mischief};
 use paas_core::testing::front::Front;
 use paas_core::{
-    Append, Batch, Clock, DeployOptions, DeploymentHandle, DeploymentState, Error, Event, Failure, Fault,
-    Kind, Platform, Scope, StateStore, Step, StreamId, WaitFor,
+    Clock, DeployOptions, DeploymentHandle, DeploymentState, Error, Event, Failure, Fault, Kind, Platform,
+    Step, WaitFor,
 };
 use world::{Idle, World, history, live, new_app, url};
 
@@ -305,35 +305,4 @@ async fn a_clock_that_jumps_stalls_and_kills_nothing() {
         assert_eq!(world.host.instances().len(), 1);
         platform.shutdown().await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_event_that_nobody_knows_is_listed_and_holds_up_nobody_else() {
-    let mut world = World::new();
-    world.settings.build_slots = 1;
-    world.settings.operation_slots = 1;
-    world.push_scripted("slow", slow(10));
-    let platform = world.platform().await;
-    let handle = deploying(&platform, "hello").await;
-    until("a build", async || world.host.builds_running() == 1).await;
-    let version = handle.history(0).await.unwrap().len() as u64;
-    let append = Append {
-        scope: Scope::Org(paas_core::OrgId::default_org()),
-        stream: StreamId::from(handle.id()),
-        expect: version,
-        at: world.clock.now(),
-        events: vec![br#"{"type":"from_the_future"}"#.to_vec()],
-    };
-    world.store.commit(Batch { appends: vec![append], ..Batch::default() }).await.unwrap();
-    let is_listed = async || {
-        let problems = platform.health().await.problems;
-        problems.iter().any(|problem| problem.part == "operations" && problem.message.contains("stuck"))
-    };
-    until("it is listed", is_listed).await;
-    let other = deploying(&platform, "other").await;
-    assert_eq!(settles_within(&other, MINUTE).await.state, DeploymentState::Running);
-    assert!(is_listed().await);
-    assert!(matches!(handle.get().await.unwrap().state, DeploymentState::Stuck));
-    let events = handle.history(0).await;
-    assert!(events.is_err() || events.unwrap().iter().all(|e| !matches!(e.event, Event::Ended { .. })));
 }

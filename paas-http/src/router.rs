@@ -126,6 +126,7 @@ fn guarded() -> OpenApiRouter<Frontend> {
         .routes(routes!(deployments::get))
         .routes(routes!(deployments::wait))
         .routes(routes!(deployments::cancel))
+        .routes(routes!(deployments::abandon))
         .routes(routes!(deployments::events))
         .routes(routes!(deployments::stream_events))
         .routes(routes!(logs::app_page))

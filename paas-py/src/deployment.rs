@@ -17,7 +17,7 @@ use crate::stream::Stream;
 /// An operation on an app: a deployment, restart, rollback, stop, start or deletion.
 ///
 /// Its attributes say how it was when it was last read: `refresh()` and every call that waits read it again.
-/// Forgetting it, or stopping to wait, changes nothing: only `cancel()` does.
+/// Forgetting it, or stopping to wait, changes nothing: only `cancel()` and `abandon()` do.
 #[derive(Clone)]
 #[pyclass(frozen, module = "paas")]
 pub(crate) struct Deployment {
@@ -64,6 +64,11 @@ impl Deployment {
     async fn cancelled(self) -> Result<Self> {
         let handle = self.handle.clone();
         self.note(handle.cancel()).await
+    }
+
+    async fn abandoned(self) -> Result<Self> {
+        let handle = self.handle.clone();
+        self.note(handle.abandon()).await
     }
 
     async fn succeeded(self) -> Result<Self> {
@@ -204,6 +209,18 @@ impl Deployment {
     /// As `cancel`.
     fn cancel_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         awaitable(py, self.clone().cancelled())
+    }
+
+    /// Gives it up when it is `"stuck"`, and answers itself: its journal holds what this version can't read. Running the
+    /// version that wrote it, or a newer one, is better. It is `"failed"` once its app's route leads to what is live.
+    /// Raises `Conflict` unless it is stuck.
+    fn abandon(&self, py: Python<'_>) -> PyResult<Self> {
+        wait(py, self.clone().abandoned())
+    }
+
+    /// As `abandon`.
+    fn abandon_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        awaitable(py, self.clone().abandoned())
     }
 
     /// Its events behind the version `after`, and those to come until it is over.

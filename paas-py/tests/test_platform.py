@@ -137,6 +137,13 @@ def test_cancel_ends_the_build(platform: paas.Platform) -> None:
     assert (deployment.state, platform.memory_host.builds_running) == ("cancelled", 0)
 
 
+def test_only_what_is_stuck_can_be_abandoned(platform: paas.Platform) -> None:
+    deployment = platform.apps.create("hello", REPOSITORY).deployment
+    with pytest.raises(paas.Conflict) as caught:
+        deployment.abandon()
+    assert caught.value.hint is not None
+
+
 def test_forgetting_a_deployment_leaves_it_alone(platform: paas.Platform) -> None:
     push_slow(platform, seconds=0.3)
     app = platform.apps.create("hello", REPOSITORY)

@@ -188,3 +188,11 @@ pub struct AppStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
+
+impl AppStatus {
+    /// The operation that is under way, or comes next.
+    #[must_use]
+    pub fn next_operation(&self) -> Option<&DeploymentId> {
+        self.active.as_ref().or(self.queue.first())
+    }
+}

@@ -72,7 +72,8 @@ pub enum DeploymentState {
     Failed,
     /// It was cancelled; what served before still serves.
     Cancelled,
-    /// Its journal holds an event that this version does not know. See `/readyz`.
+    /// Its journal holds what this version can't read: it goes on with a version that can, or is
+    /// [abandoned](crate::DeploymentHandle::abandon). Never recorded.
     Stuck,
 }
 
@@ -193,7 +194,7 @@ pub struct Deployment {
     /// The newer deployment that superseded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded_by: Option<DeploymentId>,
-    /// Why it failed.
+    /// Why it failed, or is stuck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// When it was accepted.

@@ -59,7 +59,7 @@ impl Journal {
         let Some(spec) = records.get::<DeploymentSpec>(&scope, id.as_str()).await? else { return Ok(None) };
         let stream = StreamId::from(id);
         let events = records.events(&scope, &stream, 0).await?;
-        let state = State::replay(&events).map_err(illegal)?;
+        let state = State::replay(&events);
         Ok(Some(Self { services, lease, scope, stream, spec: spec.value, state, deployment, status }))
     }
 
@@ -84,7 +84,7 @@ impl Journal {
     pub(crate) async fn refresh(&mut self) -> Result<()> {
         let events = self.records().events(&self.scope, &self.stream, self.state.version).await?;
         for event in &events {
-            self.state = std::mem::take(&mut self.state).apply(event).map_err(illegal)?;
+            self.state.read(event);
         }
         Ok(())
     }
@@ -93,16 +93,21 @@ impl Journal {
     /// commit fenced by the lease. When somebody else was faster, everything is read and made anew.
     ///
     /// # Errors
-    /// `Conflict` with the code `fenced` when the lease is lost; the store's.
+    /// `Conflict` with the code `fenced` when the lease is lost, and without one when somebody gave the operation up
+    /// meanwhile, or wrote what this version can't read; the store's.
     pub(crate) async fn commit(
         &mut self,
         make: impl Fn(&State, &AppStatus) -> Result<(Vec<Event>, Extra)>,
     ) -> Result<()> {
+        let was_abandoned = self.state.abandoned.is_some();
         for _ in 0..TRIES {
             let (events, extra) = make(&self.state, &self.status.value)?;
             match self.try_commit(events, extra).await {
                 Err(error) if error.kind() == Kind::Conflict && error.reason() != Some(FENCED) => {
                     self.reload().await?;
+                    if self.state.is_stuck() || self.state.abandoned.is_some() != was_abandoned {
+                        return Err(error);
+                    }
                 }
                 result => return result,
             }
@@ -202,5 +207,5 @@ impl Journal {
 pub(crate) const FENCED: &str = "fenced";
 
 fn illegal(error: crate::pipeline::IllegalEvent) -> Error {
-    Error::internal("journal.replay", error).code(records::UNKNOWN_EVENT)
+    Error::internal("journal.commit", error)
 }

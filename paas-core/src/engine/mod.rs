@@ -15,6 +15,7 @@ mod effects;
 mod hub;
 mod journal;
 mod services;
+mod stuck;
 mod supervisor;
 mod warden;
 mod wish;
@@ -30,6 +31,7 @@ pub(crate) use collector::Collector;
 pub(crate) use effects::Effects;
 pub(crate) use hub::{Hub, Watch};
 pub(crate) use services::Services;
+pub(crate) use stuck::StuckNote;
 pub(crate) use supervisor::Engine;
 pub(crate) use wish::take_back;
 

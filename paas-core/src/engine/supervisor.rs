@@ -13,10 +13,10 @@ use super::effects::Effects;
 use super::hub::Hub;
 use super::journal::FENCED;
 use super::services::Services;
+use super::stuck::StuckNote;
 use super::warden::{Leftovers, Warden};
 use super::worker::Worker;
 use crate::error::{Error, Kind};
-use crate::records::UNKNOWN_EVENT;
 use crate::store::{Batch, Claim, Claimed, Lease, LeaseChange, WorkClass};
 
 /// The longest the store is not asked for work: the net below lost hints.
@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_secs(5);
 /// The wait after the store failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long an app is left alone whose operation can't go on.
-const PARKED: Duration = Duration::from_secs(60);
+pub(super) const PARKED: Duration = Duration::from_secs(60);
 /// The most leases one claim takes: the rest is for other servers, or for the next claim.
 const CLAIM: usize = 64;
 /// How long what is under way gets to let go when the platform stops: a server is to be gone 30 s after it was asked.
@@ -32,15 +32,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// How many expired records one sweep removes, and how often it sweeps.
 const SWEEP_RECORDS: usize = 500;
 const SWEEP: Duration = Duration::from_secs(60);
-
-/// What operators should know about the engine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct EngineStatus {
-    /// Apps whose operation can't go on, and why.
-    pub stuck: BTreeMap<String, String>,
-    /// Why no work can be claimed now.
-    pub outage: Option<String>,
-}
 
 /// The engine of one process.
 #[derive(Debug)]
@@ -54,7 +45,8 @@ pub(crate) struct Engine {
     abandon: CancellationToken,
     tasks: TaskTracker,
     busy: Mutex<BTreeMap<WorkClass, usize>>,
-    status: Mutex<EngineStatus>,
+    /// Why no work can be claimed now.
+    outage: Mutex<Option<String>>,
 }
 
 impl Engine {
@@ -72,7 +64,7 @@ impl Engine {
             abandon: CancellationToken::new(),
             tasks: TaskTracker::new(),
             busy: Mutex::default(),
-            status: Mutex::default(),
+            outage: Mutex::default(),
         })
     }
 
@@ -121,16 +113,16 @@ impl Engine {
         self.tasks.wait().await;
     }
 
-    /// What operators should know.
-    pub(crate) fn status(&self) -> EngineStatus {
-        locked(&self.status).clone()
+    /// Why no work can be claimed now.
+    pub(crate) fn outage(&self) -> Option<String> {
+        locked(&self.outage).clone()
     }
 
     async fn claim_work(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
             let wait = match self.services.store.claim(&self.claim()).await {
                 Ok(Claimed { leases, next_due }) => {
-                    locked(&self.status).outage = None;
+                    *locked(&self.outage) = None;
                     let is_empty = leases.is_empty();
                     for lease in leases {
                         self.clone().work_on(lease);
@@ -142,7 +134,7 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(?error, "no work can be claimed");
-                    locked(&self.status).outage = Some(error.message().to_owned());
+                    *locked(&self.outage) = Some(error.message().to_owned());
                     PAUSE
                 }
             };
@@ -197,10 +189,7 @@ impl Engine {
         let app = lease.key.clone();
         loop {
             let error = match self.worker.run(lease.clone()).await {
-                Ok(()) => {
-                    locked(&self.status).stuck.remove(&app);
-                    return;
-                }
+                Ok(()) => return,
                 Err(error) => error,
             };
             if error.reason() == Some(FENCED) {
@@ -231,18 +220,21 @@ impl Engine {
     }
 
     /// Leaves an app alone for a while whose operation can't go on, so that it takes no slot, and an upgrade or a mended
-    /// record gets it going.
+    /// record gets it going. A note says so to whoever asks any server.
     async fn park(&self, lease: &Lease, error: &Error) {
         let app = &lease.key;
         tracing::error!(%app, ?error, "an operation can't go on");
-        let reason = match error.reason() {
-            Some(UNKNOWN_EVENT) => "its journal holds an event that this version does not know".to_owned(),
-            _ => error.message().to_owned(),
-        };
-        locked(&self.status).stuck.insert(app.to_owned(), reason);
         let next = Some((WorkClass::Light, PARKED));
         let release = LeaseChange::Release { lease: lease.clone(), next };
-        let batch = Batch { fence: Some(lease.clone()), leases: vec![release], ..Batch::default() };
+        let note = StuckNote::write(&self.services, lease, error).await;
+        let note =
+            note.inspect_err(|error| tracing::warn!(%app, ?error, "it can't be noted that an app is stuck"));
+        let batch = Batch {
+            fence: Some(lease.clone()),
+            writes: note.into_iter().collect(),
+            leases: vec![release],
+            ..Batch::default()
+        };
         if let Err(error) = self.services.store.commit(batch).await {
             // The lease runs out by itself.
             tracing::warn!(%app, ?error, "the lease could not be given back");

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::event::Outcome;
-use super::state::{Phase, State};
+use super::state::{IllegalEvent, Phase, State};
 use crate::domain::Step;
 
 /// What a worker does next.
@@ -31,6 +31,11 @@ pub enum Action {
         /// How it ends.
         outcome: Outcome,
     },
+    /// Nothing, until a version reads the journal that understands it, or somebody gives the operation up.
+    Wait {
+        /// What is not understood.
+        by: IllegalEvent,
+    },
     /// Nothing, ever again.
     Idle,
 }
@@ -43,6 +48,7 @@ impl State {
             return Action::Finish { outcome };
         }
         match (&self.phase, self.to_undo()) {
+            (Phase::Stuck { by }, _) => Action::Wait { by: by.clone() },
             (Phase::Running { step, attempt, .. }, _) => Action::Do { step: *step, attempt: *attempt },
             (Phase::Undoing { step: Some(step) }, _) => Action::Undo { step: *step },
             (Phase::Undoing { step: None }, Some(step)) => Action::Undo { step },

@@ -82,6 +82,12 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// Somebody gave the operation up, as this version can't read its journal. What may be routed is put back, and the
+    /// operation ends.
+    Abandoned {
+        /// How it ends.
+        outcome: Outcome,
+    },
     /// The operation is over: the last event of its journal.
     Ended {
         /// How.
@@ -132,9 +138,31 @@ pub enum Event {
         /// The name that is free again.
         name: AppName,
     },
+    /// What this version can't read, as a newer one wrote it. It is shown, and never recorded.
+    #[serde(skip_deserializing)]
+    Unknown {
+        /// Its type; empty if even that can't be read.
+        name: String,
+    },
 }
 
 impl Event {
+    /// Reads an event as it is stored. What can't be read is [`Unknown`](Self::Unknown), and no error: the others of its
+    /// stream still have their places.
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Tagged {
+            #[serde(rename = "type")]
+            name: String,
+        }
+        serde_json::from_slice(body).unwrap_or_else(|error| {
+            tracing::debug!(%error, "an event can't be read");
+            let name = serde_json::from_slice(body).map_or_else(|_| String::new(), |Tagged { name }| name);
+            Self::Unknown { name }
+        })
+    }
+
     /// That something is wrong with an instance.
     pub(crate) fn drift(instance: &Instance, drift: Drift) -> Self {
         Self::DriftFound { instance: instance.name.clone(), drift }

@@ -13,5 +13,6 @@ pub use decide::Action;
 pub use event::{CancelReason, Drift, Event, Outcome, Output, Recorded, RetryPlan};
 pub use policy::RetryPolicy;
 pub(crate) use policy::{EXITED, may_be_outage};
-pub(crate) use projection::{observe, project, project_drift, shown_state};
+pub use projection::project;
+pub(crate) use projection::{observe, project_drift, shown_state};
 pub use state::{IllegalEvent, Outputs, Phase, State};

@@ -12,8 +12,9 @@ use crate::error::Failure;
 
 /// Brings both records up to an event. `state` is the operation's state after it.
 ///
-/// Answers true if the app's record changed, so that a step that concerns only the deployment writes one record.
-pub(crate) fn project(
+/// Answers true if the app's record changed, so that a step that concerns only the deployment writes one record. Who
+/// appends an event puts what this makes of the records into the same commit.
+pub fn project(
     state: &State,
     recorded: &Recorded,
     deployment: &mut Deployment,

@@ -1,9 +1,11 @@
 //! The state of an operation: a fold over its journal.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::event::{CancelReason, Event, Outcome, Output, Recorded, RetryPlan};
 use crate::domain::{
@@ -12,7 +14,8 @@ use crate::domain::{
 use crate::error::Failure;
 
 /// Where an operation is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum Phase {
     /// The journal is empty.
     #[default]
@@ -43,6 +46,11 @@ pub enum Phase {
         /// The step whose undoing began.
         step: Option<Step>,
     },
+    /// This version can't read the journal, and so can do nothing about the operation.
+    Stuck {
+        /// What it can't read.
+        by: IllegalEvent,
+    },
     /// It is over.
     Ended {
         /// How.
@@ -51,7 +59,7 @@ pub enum Phase {
 }
 
 /// What the finished steps brought.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outputs {
     /// The commit and its tree.
     pub fetched: Option<(CommitId, TreeId)>,
@@ -66,7 +74,7 @@ pub struct Outputs {
 }
 
 /// The state of an operation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct State {
     /// What it does and to which app; set by the first event.
     pub identity: Option<(OperationKind, AppId)>,
@@ -82,6 +90,8 @@ pub struct State {
     pub cancel: Option<CancelReason>,
     /// Why it fails, and where.
     pub failure: Option<(Step, Failure)>,
+    /// How it ends because somebody gave it up.
+    pub abandoned: Option<Outcome>,
     /// What is undone already, or was given up.
     pub undone: Vec<Step>,
     /// What could not be undone, and why.
@@ -100,14 +110,40 @@ pub struct State {
 }
 
 /// An event that cannot follow what is already in the journal.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("event {version} of {stream} cannot follow the events before it")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct IllegalEvent {
     /// The journal.
     pub stream: String,
     /// The number of the event.
     pub version: u64,
+    /// The type of an event that this version does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
 }
+
+impl IllegalEvent {
+    fn of(recorded: &Recorded) -> Self {
+        let unknown = match &recorded.event {
+            Event::Unknown { name } => Some(name.clone()),
+            _ => None,
+        };
+        Self { stream: recorded.stream.to_string(), version: recorded.version, unknown }
+    }
+}
+
+impl fmt::Display for IllegalEvent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, version, unknown } = self;
+        match unknown {
+            Some(name) => {
+                write!(formatter, "event {version} of {stream} (`{name}`) is not known to this version")
+            }
+            None => write!(formatter, "event {version} of {stream} cannot follow the events before it"),
+        }
+    }
+}
+
+impl std::error::Error for IllegalEvent {}
 
 impl State {
     /// The state after one more event.
@@ -115,20 +151,36 @@ impl State {
     /// # Errors
     /// [`IllegalEvent`] when the event does not fit; the state is lost, as the journal is broken.
     pub fn apply(mut self, recorded: &Recorded) -> Result<Self, IllegalEvent> {
-        if recorded.version == self.version + 1 && self.absorb(recorded).is_some() {
+        if self.follows(recorded) { Ok(self) } else { Err(IllegalEvent::of(recorded)) }
+    }
+
+    /// Folds a whole journal as it is stored. An event that does not fit makes it [`Stuck`](Phase::Stuck); of what comes
+    /// behind that, only that the operation was given up, or is over, is understood.
+    #[must_use]
+    pub fn replay<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> Self {
+        let mut state = Self::default();
+        for recorded in events {
+            state.read(recorded);
+        }
+        state
+    }
+
+    /// Folds one more event of a stored journal, as [`replay`](Self::replay) does.
+    pub(crate) fn read(&mut self, recorded: &Recorded) {
+        if !self.follows(recorded) {
+            if !self.is_stuck() && !self.is_ended() {
+                self.phase = Phase::Stuck { by: IllegalEvent::of(recorded) };
+            }
             self.version = recorded.version;
-            Ok(self)
-        } else {
-            Err(IllegalEvent { stream: recorded.stream.to_string(), version: recorded.version })
         }
     }
 
-    /// Folds a whole journal.
-    ///
-    /// # Errors
-    /// As [`apply`](Self::apply).
-    pub fn replay<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> Result<Self, IllegalEvent> {
-        events.into_iter().try_fold(Self::default(), Self::apply)
+    fn follows(&mut self, recorded: &Recorded) -> bool {
+        let follows = recorded.version == self.version + 1 && self.absorb(recorded).is_some();
+        if follows {
+            self.version = recorded.version;
+        }
+        follows
     }
 
     /// What it does; deploys, until the first event says so.
@@ -137,7 +189,8 @@ impl State {
         self.identity.as_ref().map_or(OperationKind::Deploy, |(kind, _)| *kind)
     }
 
-    /// True once Route is finished: from here on nothing is undone and nothing can be cancelled.
+    /// True once nothing can be cancelled any more: Route is finished, and what follows is not undone; or this version can't
+    /// read the journal, or somebody gave the operation up.
     #[must_use]
     pub fn is_committed(&self) -> bool {
         let is_behind_route = |step: Step| step > Step::Route;
@@ -145,9 +198,15 @@ impl State {
             Phase::Ready { next } => is_behind_route(*next),
             Phase::Running { step, .. } => is_behind_route(*step),
             Phase::Waiting { retry, .. } => is_behind_route(retry.from),
-            Phase::Complete | Phase::Ended { .. } => true,
-            Phase::Empty | Phase::Undoing { .. } => false,
+            Phase::Complete | Phase::Stuck { .. } | Phase::Ended { .. } => true,
+            Phase::Empty | Phase::Undoing { .. } => self.abandoned.is_some(),
         }
+    }
+
+    /// True if this version can't read the journal.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        matches!(self.phase, Phase::Stuck { .. })
     }
 
     /// True once it is over.
@@ -159,9 +218,13 @@ impl State {
     /// The effects that are still to be undone, the newest first.
     #[must_use]
     pub fn to_undo(&self) -> Option<Step> {
-        [Step::Route, Step::Start]
-            .into_iter()
-            .find(|step| self.attempts.contains_key(step) && !self.undone.contains(step))
+        let began = |step: &Step| match &self.abandoned {
+            // Nobody knows what it did. Putting the route back to what the records say is right whatever it was;
+            // instances that the records do not name are the warden's.
+            Some(_) => *step == Step::Route,
+            None => self.attempts.contains_key(step),
+        };
+        [Step::Route, Step::Start].into_iter().find(|step| began(step) && !self.undone.contains(step))
     }
 
     /// `None` if the event is illegal here.
@@ -244,7 +307,21 @@ impl State {
                 self.leftovers.push((*step, failure.clone()));
                 self.phase = Phase::Undoing { step: None };
             }
-            (_, Event::Ended { outcome }) if self.expected_outcome().as_ref() == Some(outcome) => {
+            (phase, Event::Abandoned { outcome }) if !matches!(phase, Phase::Empty | Phase::Ended { .. }) => {
+                self.failure = match outcome {
+                    Outcome::Failed { step, failure } => Some((*step, failure.clone())),
+                    _ => None,
+                };
+                self.abandoned = Some(outcome.clone());
+                self.cancel = None;
+                self.undone.clear();
+                self.leftovers.clear();
+                self.phase = Phase::Undoing { step: None };
+            }
+            (phase, Event::Ended { outcome })
+                if matches!(phase, Phase::Stuck { .. })
+                    || self.expected_outcome().as_ref() == Some(outcome) =>
+            {
                 self.phase = Phase::Ended { outcome: outcome.clone() };
             }
             _ => return None,
@@ -307,6 +384,10 @@ impl State {
         };
         if !is_undone {
             return None;
+        }
+        // It is live: what could not be put right is the warden's, as behind Retire.
+        if let Some(outcome) = self.abandoned.as_ref().filter(|_| self.failure.is_none()) {
+            return Some(outcome.clone());
         }
         if let Some((step, left)) = self.leftovers.first() {
             return Some(self.outcome_with_leftovers(*step, left));

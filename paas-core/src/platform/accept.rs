@@ -203,7 +203,9 @@ impl Platform {
         let earlier: Vec<_> = status.queue.iter().filter(|id| **id != newer.id).cloned().collect();
         for id in earlier {
             let Some(old) = self.records().get::<Deployment>(scope, id.as_str()).await? else { continue };
-            if newer.kind.supersedes(old.value.kind) {
+            // Nobody can end for certain what nobody here understands: it keeps its turn.
+            let is_open = !self.replay(scope, &id).await?.is_committed();
+            if is_open && newer.kind.supersedes(old.value.kind) {
                 self.end_queued(scope, status, old, &reason, parts).await?;
             }
         }
@@ -267,8 +269,7 @@ impl Platform {
 
     pub(super) async fn replay(&self, scope: &Scope, id: &DeploymentId) -> Result<State> {
         let events = self.records().events(scope, &StreamId::from(id), 0).await?;
-        State::replay(&events)
-            .map_err(|error| Error::internal("platform.replay", error).code(records::UNKNOWN_EVENT))
+        Ok(State::replay(&events))
     }
 
     /// The append of an event to an app's own stream.

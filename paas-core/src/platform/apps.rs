@@ -216,8 +216,12 @@ impl Apps {
         let records = self.platform.records();
         let status: Option<Versioned<AppStatus>> = records.get(&self.scope(), app.value.id.as_str()).await?;
         let status = status.ok_or_else(no_such_app)?.value;
-        let active = match status.active.as_ref().or_else(|| status.queue.first()) {
-            Some(id) => records.get::<Deployment>(&self.scope(), id.as_str()).await?.map(|found| found.value),
+        let active = match status.next_operation() {
+            Some(id) => match self.handle(id.clone()).get().await {
+                // It is over, and forgotten, since the status was read.
+                Err(error) if error.kind() == Kind::NotFound => None,
+                active => Some(active?),
+            },
             None => None,
         };
         let state = shown_state(&status, active.as_ref());

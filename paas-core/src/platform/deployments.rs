@@ -8,13 +8,13 @@ use super::Apps;
 use super::accept::Parts;
 use crate::domain::{AppStatus, Deployment, DeploymentId, DeploymentState, Step};
 use crate::engine::{due_now, take_back};
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Kind, Result};
 use crate::pipeline::{CancelReason, Event, Phase, Recorded};
 use crate::records::{self, Versioned};
 use crate::store::{Expect, StateStore, StreamId, WorkClass};
 
-/// How often a request to cancel is made anew when the operation moved on meanwhile.
-const TRIES: usize = 50;
+/// How often a request to stop is made anew when the operation moved on meanwhile.
+pub(super) const TRIES: usize = 50;
 
 /// How to deploy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,14 +77,11 @@ impl DeploymentHandle {
     /// `NotFound` once it was forgotten, or for another org's; the store's.
     pub async fn get(&self) -> Result<Deployment> {
         let mut deployment = self.record().await?.value;
-        let platform = self.apps.platform();
-        // Nobody can write into a journal that nobody understands: that it is stuck shows here only.
         if !deployment.state.is_settled()
-            && platform.inner.engine.status().stuck.contains_key(deployment.app.as_str())
-            && let Err(error) = platform.replay(&self.apps.scope(), &self.id).await
-            && error.reason() == Some(records::UNKNOWN_EVENT)
+            && let Some(failure) = self.stuck(&deployment).await?
         {
-            deployment.state = DeploymentState::Stuck;
+            // Nobody writes into records what nobody understands: that it is stuck shows here only.
+            (deployment.state, deployment.failure) = (DeploymentState::Stuck, Some(failure));
         }
         Ok(deployment)
     }
@@ -93,7 +90,7 @@ impl DeploymentHandle {
         &self.apps
     }
 
-    async fn record(&self) -> Result<Versioned<Deployment>> {
+    pub(super) async fn record(&self) -> Result<Versioned<Deployment>> {
         let found = self.apps.platform().records().get(&self.apps.scope(), self.id.as_str()).await?;
         found.ok_or_else(|| Error::not_found("deployments.get", "there is no such deployment"))
     }
@@ -211,7 +208,8 @@ impl DeploymentHandle {
     /// Waits until it did what was asked.
     ///
     /// # Errors
-    /// Its failure, with fault, hint and the last log lines; `Cancelled`; `Conflict` with the code `superseded`.
+    /// Its failure, with fault, hint and the last log lines; `Cancelled`; `Conflict` with the code `superseded`;
+    /// `Unavailable` with the code `stuck` when it can't go on until an operator does something about it.
     pub async fn outcome(&self) -> Result<Deployment> {
         let deployment = self.settled().await?;
         match (deployment.state, &deployment.failure) {
@@ -223,14 +221,6 @@ impl DeploymentHandle {
                 Err(Error::new(Kind::Conflict, "deployments.outcome", "a newer deployment was accepted")
                     .code("superseded"))
             }
-            (DeploymentState::Stuck, _) => Err(Error::new(
-                Kind::Unavailable,
-                "deployments.outcome",
-                "the deployment can't go on: this version does not know what its journal holds",
-            )
-            .code("stuck")
-            .retry(Retry::Permanent)
-            .hint("run the version that wrote it, or a newer one")),
             (_, Some(failure)) => Err(Error::from(failure)),
             (_, None) => {
                 Err(Error::internal("deployments.outcome", "the deployment says nothing of why it failed"))
@@ -242,7 +232,8 @@ impl DeploymentHandle {
     /// Cancelling what is cancelled succeeds.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` once it is live, superseded or over.
+    /// `NotFound`; `Conflict` once it is live, superseded or over, and with the code `stuck` when only
+    /// [`abandon`](Self::abandon) can end it.
     pub async fn cancel(&self) -> Result<Deployment> {
         for _ in 0..TRIES {
             match self.try_cancel().await {
@@ -250,17 +241,20 @@ impl DeploymentHandle {
                 result => return result,
             }
         }
-        Err(Error::new(
-            Kind::Unavailable,
-            "deployments.cancel",
-            "the deployment is being changed by too many at once",
-        ))
+        Err(too_many_at_once())
     }
 
     async fn try_cancel(&self) -> Result<Deployment> {
         let (platform, scope) = (self.apps.platform(), self.apps.scope());
         let record = self.record().await?;
         let state = platform.replay(&scope, &self.id).await?;
+        if state.is_stuck() {
+            return Err(Error::new(Kind::Conflict, "deployments.cancel", "the deployment is stuck")
+                .code("stuck")
+                .hint(
+                    "run the version that wrote its journal, or a newer one; or have an operator abandon it",
+                ));
+        }
         if record.value.state == DeploymentState::Cancelled || state.cancel == Some(CancelReason::Requested) {
             return Ok(record.value);
         }
@@ -298,4 +292,8 @@ impl DeploymentHandle {
         platform.commit(parts).await?;
         self.get().await
     }
+}
+
+pub(super) fn too_many_at_once() -> Error {
+    Error::new(Kind::Unavailable, "deployments.change", "the deployment is being changed by too many at once")
 }

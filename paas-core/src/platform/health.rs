@@ -1,6 +1,11 @@
 //! Whether the platform can do its work, and if not, what is wrong.
 
 use super::Platform;
+use crate::domain::App;
+use crate::engine::StuckNote;
+use crate::error::Result;
+use crate::records::Versioned;
+use crate::store::Scope;
 
 /// Something that keeps the platform from doing its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +41,27 @@ impl Platform {
                 problems.push(Problem { part, message: error.message().to_owned() });
             }
         }
-        let status = self.inner.engine.status();
-        problems.extend(status.outage.map(|message| Problem { part: "operations", message }));
-        for (app, reason) in status.stuck {
-            problems.push(Problem { part: "operations", message: format!("{app} is stuck: {reason}") });
+        let outage = self.inner.engine.outage();
+        problems.extend(outage.map(|message| Problem { part: "operations", message }));
+        match self.stuck().await {
+            Ok(stuck) => problems.extend(stuck),
+            // Most likely the store is out, which is listed already.
+            Err(error) => tracing::debug!(?error, "what is stuck can't be told now"),
         }
         Health { problems }
+    }
+
+    /// What is stuck on any server: each app and deployment, and why.
+    async fn stuck(&self) -> Result<Vec<Problem>> {
+        let records = self.records();
+        let mut stuck = Vec::new();
+        for note in StuckNote::all(&records).await? {
+            let app: Option<Versioned<App>> = records.get(&Scope::System, note.app.as_str()).await?;
+            let name = app.map(|app| format!("{} ", app.value.name)).unwrap_or_default();
+            let deployment = note.deployment.map(|id| format!(", {id}")).unwrap_or_default();
+            let message = format!("{name}({}{deployment}) is stuck: {}", note.app, note.reason);
+            stuck.push(Problem { part: "operations", message });
+        }
+        Ok(stuck)
     }
 }

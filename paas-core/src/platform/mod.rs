@@ -1,5 +1,6 @@
 //! The platform: what programs and frontends call.
 
+mod abandon;
 mod accept;
 mod app_changes;
 mod apps;
@@ -89,7 +90,7 @@ impl Platform {
     /// Every event of every stream after a position, and those to come: it ends when the platform shuts down.
     ///
     /// A reader that keeps the position of the last event it handled misses none, whatever happens in between. An event
-    /// of a newer version, which this one does not know, is left out.
+    /// of a newer version, which this one does not know, is an [`Event::Unknown`](crate::Event::Unknown).
     pub fn events(&self, after: Position) -> BoxStream<'static, Result<Recorded>> {
         self.feed(Scope::System, after)
     }
@@ -137,14 +138,10 @@ impl Platform {
             let scope = scope.clone();
             async move {
                 loop {
-                    for stored in page.by_ref() {
+                    if let Some(stored) = page.next() {
                         let stored: StoredEvent = stored;
                         after = stored.position;
-                        match decode_event(stored) {
-                            Ok(recorded) => return Ok(Some((recorded, (platform, news, after, page)))),
-                            // One stream's unknown event must not keep every other stream from the reader.
-                            Err(error) => tracing::warn!(?error, "an event is left out of the feed"),
-                        }
+                        return Ok(Some((decode_event(stored), (platform, news, after, page))));
                     }
                     let is_closing = platform.inner.closing.is_cancelled();
                     news.mark_seen();

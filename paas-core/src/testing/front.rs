@@ -26,6 +26,17 @@ pub trait StoreFront: Debug + Send + Sync + 'static {
         self.behind().commit(batch).await
     }
 
+    /// As of [`StateStore::events`].
+    async fn events(
+        &self,
+        scope: &Scope,
+        stream: &StreamId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>> {
+        self.behind().events(scope, stream, after, limit).await
+    }
+
     /// As of [`StateStore::claim`].
     async fn claim(&self, claim: &Claim) -> Result<Claimed> {
         self.behind().claim(claim).await
@@ -102,7 +113,7 @@ impl<T: StoreFront> StateStore for Front<T> {
         limit: usize,
     ) -> Result<Vec<StoredEvent>> {
         self.0.admit().await;
-        self.0.behind().events(scope, stream, after, limit).await
+        self.0.events(scope, stream, after, limit).await
     }
 
     async fn feed(&self, scope: &Scope, after: Position, limit: usize) -> Result<Vec<StoredEvent>> {

@@ -172,7 +172,7 @@ async fn journals(reader: &Platform, view: &AppView) -> Result<Vec<Journal>, Str
     for deployment in apps.deployments(&view.app, ALL, None).await.unwrap().items {
         let id = &deployment.id;
         let events = apps.handle_to(&deployment).history(0).await.map_err(|error| error.to_string())?;
-        let state = State::replay(&events).map_err(|illegal| illegal.to_string())?;
+        let state = State::replay(&events);
         if !events.is_sorted_by(|one, next| one.position < next.position) {
             return Err(format!("{id}: its events are out of order"));
         }

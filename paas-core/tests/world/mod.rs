@@ -5,6 +5,8 @@
 
 mod store;
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 
 use paas_core::memory::{
@@ -49,7 +51,7 @@ impl World {
             logs: Arc::new(MemoryLogStore::new(clock.clone())),
             ids: Arc::new(RandomIds::seeded(clock.clone(), 1)),
             settings: Settings::default(),
-            key: tempfile::tempdir().unwrap(),
+            key: key(),
             clock,
         }
     }
@@ -96,6 +98,15 @@ impl World {
     pub fn push_page(&self, page: &str) -> CommitId {
         self.push(MemoryFiles::from([("index.html", page.to_owned())]))
     }
+}
+
+/// A directory with the master key that sealed what is in the golden journals.
+fn key() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(directory.path().join("master.key"));
+    file.unwrap().write_all("07".repeat(32).as_bytes()).unwrap();
+    directory
 }
 
 pub fn url() -> GitUrl {

@@ -1,4 +1,4 @@
-//! Deployments: making them, watching them, cancelling them.
+//! Deployments: making them, watching them, ending them.
 
 use std::time::Duration;
 
@@ -187,6 +187,28 @@ pub(crate) async fn wait(
 pub(crate) async fn cancel(State(frontend): State<Frontend>, id: Segment) -> Result<Response> {
     let handle = frontend.deployment(&id).await?;
     handle.cancel().await?;
+    accepted(&handle).await
+}
+
+/// Gives up a deployment that is `stuck`: its journal holds what this version of the server can't read. Running the version
+/// that wrote it, or a newer one, is better. It says `failed` once the app's route leads to what is live; the app can be
+/// deployed again. Abandoning what was abandoned succeeds.
+#[utoipa::path(
+    post,
+    path = "/v1/deployments/{deployment}/actions/abandon",
+    tag = "deployments",
+    operation_id = "abandon_deployment",
+    params(("deployment" = String, Path, description = "Its id")),
+    responses(
+        (status = 202, description = "The deployment, which is being given up", body = Deployment),
+        (status = 404, description = "There is no such deployment", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not stuck", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn abandon(State(frontend): State<Frontend>, id: Segment) -> Result<Response> {
+    let handle = frontend.deployment(&id).await?;
+    handle.abandon().await?;
     accepted(&handle).await
 }
 

@@ -3,7 +3,7 @@
 use axum::response::sse;
 use jiff::Timestamp;
 use paas_core::pipeline::{CancelReason, Outcome, Output};
-use paas_core::{Recorded, Step as CoreStep};
+use paas_core::{Failure, Recorded, Step as CoreStep};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -42,7 +42,7 @@ pub(crate) struct Event {
     /// The newer deployment that superseded it.
     #[serde(skip_serializing_if = "Option::is_none")]
     superseded_by: Option<String>,
-    /// How the deployment ended.
+    /// How the deployment ended, or is to end.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<EventOutcome>,
 }
@@ -60,6 +60,8 @@ pub(crate) enum EventType {
     UndoStarted,
     UndoFinished,
     UndoFailed,
+    /// An operator gave the deployment up: it ends with this outcome.
+    Abandoned,
     Ended,
     /// A newer server knows more.
     #[default]
@@ -154,7 +156,7 @@ impl From<Recorded> for Event {
     fn from(recorded: Recorded) -> Self {
         let at = recorded.at;
         let event = Self { version: recorded.version, at: Some(at), ..Self::default() };
-        let problem = |failure, step: CoreStep| Some(failed_at(failure, Some(step.into()), Some(at)));
+        let problem = |failure, step| Some(problem(failure, step, at));
         match recorded.event {
             paas_core::Event::Accepted { kind, .. } => {
                 Self { kind: EventType::Accepted, operation: Some(kind.into()), ..event }
@@ -184,32 +186,37 @@ impl From<Recorded> for Event {
             paas_core::Event::UndoFailed { step, failure } => {
                 Self { failure: problem(failure, step), ..event.at_step(EventType::UndoFailed, step) }
             }
-            paas_core::Event::Ended { outcome } => {
-                let event = Self { kind: EventType::Ended, ..event };
-                match outcome {
-                    Outcome::Succeeded => Self { outcome: Some(EventOutcome::Succeeded), ..event },
-                    Outcome::Cancelled => Self { outcome: Some(EventOutcome::Cancelled), ..event },
-                    Outcome::Superseded { by } => Self {
-                        outcome: Some(EventOutcome::Superseded),
-                        superseded_by: Some(by.into()),
-                        ..event
-                    },
-                    Outcome::Failed { step, failure } => Self {
-                        outcome: Some(EventOutcome::Failed),
-                        step: Some(step.into()),
-                        failure: problem(failure, step),
-                        ..event
-                    },
-                }
-            }
+            paas_core::Event::Abandoned { outcome } => event.with_outcome(EventType::Abandoned, outcome),
+            paas_core::Event::Ended { outcome } => event.with_outcome(EventType::Ended, outcome),
             _ => event,
         }
     }
 }
 
+fn problem(failure: Failure, step: CoreStep, at: Timestamp) -> Problem {
+    failed_at(failure, Some(step.into()), Some(at))
+}
+
 impl Event {
     fn at_step(self, kind: EventType, step: CoreStep) -> Self {
         Self { kind, step: Some(step.into()), ..self }
+    }
+
+    fn with_outcome(self, kind: EventType, outcome: Outcome) -> Self {
+        let (at, event) = (self.at.unwrap_or_default(), Self { kind, ..self });
+        match outcome {
+            Outcome::Succeeded => Self { outcome: Some(EventOutcome::Succeeded), ..event },
+            Outcome::Cancelled => Self { outcome: Some(EventOutcome::Cancelled), ..event },
+            Outcome::Superseded { by } => {
+                Self { outcome: Some(EventOutcome::Superseded), superseded_by: Some(by.into()), ..event }
+            }
+            Outcome::Failed { step, failure } => Self {
+                outcome: Some(EventOutcome::Failed),
+                step: Some(step.into()),
+                failure: Some(problem(failure, step, at)),
+                ..event
+            },
+        }
     }
 
     /// The event as a frame that a client can come back to.

@@ -264,7 +264,7 @@ pub(crate) struct Deployment {
     release: Option<u64>,
     /// The newer deployment that superseded it.
     superseded_by: Option<String>,
-    /// Why it failed: the same object as the body of an error.
+    /// Why it failed, or is stuck: the same object as the body of an error.
     failure: Option<Problem>,
     /// How many are ahead of it for a worker or a build slot; only where one deployment is asked for that waits.
     #[serde(skip_serializing_if = "Option::is_none")]

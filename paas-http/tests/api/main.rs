@@ -9,4 +9,5 @@ mod inputs;
 mod lists;
 mod logs;
 mod operations;
+mod stuck;
 mod world;

@@ -64,6 +64,7 @@ async fn the_description_is_complete_and_as_it_was() {
         "/v1/deployments/{deployment}",
         "/v1/deployments/{deployment}/wait",
         "/v1/deployments/{deployment}/actions/cancel",
+        "/v1/deployments/{deployment}/actions/abandon",
         "/v1/deployments/{deployment}/events",
         "/v1/deployments/{deployment}/events/stream",
         "/v1/deployments/{deployment}/logs",

@@ -11,9 +11,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use paas_core::memory::{
-    MemoryBuilder, MemoryFiles, MemoryGit, MemoryHost, MemoryLogStore, MemoryRuntime, MemoryTree, Script,
+    MemoryBuilder, MemoryFiles, MemoryGit, MemoryHost, MemoryLogStore, MemoryRuntime, MemoryStore,
+    MemoryTree, Script,
 };
-use paas_core::{Metrics, Platform, Settings, SourceTree, SystemClock};
+use paas_core::{Keyring, Metrics, Platform, Settings, SourceTree, SystemClock};
 use paas_http::{Access, Options};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ pub(crate) const REPOSITORY: &str = "https://git.example.com/team/hello.git";
 
 pub(crate) struct World {
     pub(crate) platform: Platform,
+    pub(crate) store: Arc<MemoryStore>,
     pub(crate) git: Arc<MemoryGit>,
     pub(crate) host: MemoryHost,
     pub(crate) logs: Arc<MemoryLogStore>,
@@ -94,12 +96,15 @@ impl World {
     async fn with(settings: Settings, streams: usize) -> Self {
         let clock = Arc::new(SystemClock::new());
         let host = MemoryHost::new(clock.clone());
+        let store = Arc::new(MemoryStore::new(clock.clone()));
         let git = Arc::new(MemoryGit::new());
         let logs = Arc::new(MemoryLogStore::new(clock.clone()));
         let settings =
             Settings { drain: Duration::from_millis(10), stop_grace: Duration::from_millis(10), ..settings };
         let platform = Platform::builder()
             .clock(clock.clone())
+            .store(store.clone())
+            .keyring(Keyring::ephemeral().unwrap())
             .git(git.clone())
             .image_builder(Arc::new(MemoryBuilder::new(host.clone())))
             .runtime(Arc::new(MemoryRuntime::new(host.clone())))
@@ -121,7 +126,7 @@ impl World {
         let authority = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let world = Self { platform, git, host, logs, closing, metrics, authority, client };
+        let world = Self { platform, store, git, host, logs, closing, metrics, authority, client };
         world.push("one", Script::default());
         world
     }

@@ -36,6 +36,7 @@ EventType: TypeAlias = Literal[
     "undo_started",
     "undo_finished",
     "undo_failed",
+    "abandoned",
     "ended",
     "app_created",
     "app_changed",
@@ -45,6 +46,7 @@ EventType: TypeAlias = Literal[
     "images_collected",
     "instance_steady",
     "app_deleted",
+    "unknown",
 ]
 Fault: TypeAlias = Literal["user", "platform", "upstream"]
 Kind: TypeAlias = Literal[

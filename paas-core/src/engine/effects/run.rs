@@ -70,6 +70,7 @@ impl Effects {
         work: &Work<'_>,
         name: &InstanceName,
     ) -> Result<()> {
+        // A journal that this version can't read all of may not tell the name.
         let spec = InstanceSpec { name: name.clone(), ..self.instance_spec(work).await? };
         // What is there is replaced: what it wrote last is kept.
         self.collector.finish(&spec.name).await;

@@ -50,10 +50,8 @@ impl Warden {
             let page = self.services.store.feed(&Scope::System, position, PAGE).await?;
             let Some(last) = page.last().map(|last| last.position) else { return Ok(()) };
             for stored in page {
-                // What this version does not know is nothing that it acts on.
-                if let Ok(recorded) = records::decode_event(stored)
-                    && is_change(&recorded.event)
-                {
+                let recorded = records::decode_event(stored);
+                if is_change(&recorded.event) {
                     self.learn_of(recorded.stream.as_str()).await?;
                 }
             }
@@ -120,5 +118,7 @@ fn is_change(event: &Event) -> bool {
             | Event::InstanceRenamed { .. }
             | Event::InstanceRestored { .. }
             | Event::AppDeleted { .. }
+            // It may be any of them, in the words of a newer version.
+            | Event::Unknown { .. }
     )
 }

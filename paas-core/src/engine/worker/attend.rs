@@ -119,7 +119,10 @@ impl Drive<'_> {
             Err(error) if error.is_transient() => return Ok(()),
             result => result?,
         }
-        if on_cancel == OnCancel::End && is_cancelled(&self.journal.state) {
+        let state = &self.journal.state;
+        // Nobody here can record what comes of the step any more, or it is asked to stop.
+        let is_out_of_hand = state.is_stuck() || state.abandoned.is_some();
+        if on_cancel == OnCancel::End && (is_out_of_hand || is_cancelled(state)) {
             context.cancel();
         }
         Ok(())

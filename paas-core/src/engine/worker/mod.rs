@@ -17,7 +17,7 @@ use super::effects::{Effects, FOREIGN_NAME, Performed, Scratch, Work};
 use super::hub::{Hub, Watch};
 use super::journal::{Extra, Journal};
 use super::services::Services;
-use crate::domain::{App, AppId, AppStatus, DeploymentId, OperationKind, Step};
+use crate::domain::{App, AppId, AppStatus, OperationKind, Step};
 use crate::error::{Error, Failure, Kind, Result};
 use crate::pipeline::{Action, Event, Outcome, Output, Phase, State};
 use crate::records::{self, Versioned};
@@ -49,15 +49,15 @@ impl Worker {
     /// Works until there is nothing to do for the app now.
     ///
     /// # Errors
-    /// `Conflict` with the code `fenced` when the lease was lost; `Internal` with the code `unknown_event` for a
-    /// journal that this version can't read; the store's.
+    /// `Conflict` with the code `fenced` when the lease was lost; `Unsupported` for a journal that this
+    /// version can't read; the store's.
     pub(crate) async fn run(&self, mut lease: Lease) -> Result<()> {
         let app: AppId = lease.key.parse()?;
         let mut renew_at = self.services.clock.elapsed() + self.services.settings.lease_renewal;
         loop {
             let status: Option<Versioned<AppStatus>> =
                 self.services.records().get(&lease.scope, app.as_str()).await?;
-            let next = status.as_ref().and_then(|status| next_of(&status.value));
+            let next = status.as_ref().and_then(|status| status.value.next_operation().cloned());
             let Some(id) = next else {
                 let again = self.tend(&mut lease, &app, status).await?;
                 return self.release(&lease, again.map(|after| (WorkClass::Light, after))).await;
@@ -151,6 +151,10 @@ impl Drive<'_> {
                     return self.let_go(WorkClass::Light, wait).await;
                 }
                 Action::Finish { outcome } => return self.end(&outcome).await,
+                Action::Wait { by } => {
+                    let error = Error::new(Kind::Unsupported, "worker.drive", by.to_string());
+                    return Err(error.context("deployment", &self.journal.spec.id));
+                }
                 Action::Idle => return self.skip().await,
             }
         }
@@ -203,6 +207,10 @@ impl Drive<'_> {
             self.attend(&context, OnCancel::End, effects.perform(&context, step, &mut work)).await?
         };
         self.scratch = scratch;
+        if self.journal.state.phase != state.phase {
+            // Somebody gave it up, or a newer version wrote what this one can't read: what came of the step is theirs.
+            return Ok(None);
+        }
         let busy = self.services().clock.elapsed().saturating_sub(began);
         match attended {
             Attended::Interrupted => self.interrupt().await.map(Some),
@@ -360,11 +368,6 @@ impl Drive<'_> {
         let append = records::append(scope, stream, version, self.services().clock.now(), &[event])?;
         Ok((writes, vec![append]))
     }
-}
-
-/// The operation that is under way, or comes next.
-fn next_of(status: &AppStatus) -> Option<DeploymentId> {
-    status.active.as_ref().or(status.queue.first()).cloned()
 }
 
 /// True if the operation is to stop and still can.

@@ -27,7 +27,12 @@ impl Drive<'_> {
             let context = context.with_budget(effects.budget(step, &spec));
             let mut work = Work { spec: &spec, state: &state, status: &status, scratch: &mut scratch };
             let undo = effects.undo(&context, step, &mut work);
-            let error = match self.attend(&context, OnCancel::GoOn, undo).await? {
+            let attended = self.attend(&context, OnCancel::GoOn, undo).await?;
+            if self.journal.state.phase != state.phase {
+                // As of a step: it is somebody else's now.
+                return Ok(None);
+            }
+            let error = match attended {
                 Attended::Interrupted => return self.interrupt().await.map(Some),
                 Attended::Done(Ok(writes)) => break (Event::UndoFinished { step }, writes),
                 Attended::Done(Err(error)) => error,

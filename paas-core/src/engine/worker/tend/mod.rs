@@ -6,7 +6,7 @@ mod route;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{MAX_FALLBACKS, Worker, next_of};
+use super::{MAX_FALLBACKS, Worker};
 use crate::context::Context;
 use crate::domain::{AppId, AppStatus, Crashes, DeploymentId, Instance, InstanceName, InstanceState, OrgId};
 use crate::engine::effects::{FOREIGN_NAME, Scratch, Work};
@@ -246,7 +246,7 @@ impl Tending<'_> {
                 // Somebody changes the app just now.
                 Err(error) if error.kind() == Kind::Conflict && error.reason() != Some(FENCED) => {
                     self.status = records.get(&self.lease.scope, self.app.as_str()).await?;
-                    if self.status.as_ref().is_some_and(|status| next_of(&status.value).is_some()) {
+                    if self.status.as_ref().is_some_and(|status| status.value.next_operation().is_some()) {
                         return Ok(None);
                     }
                 }
