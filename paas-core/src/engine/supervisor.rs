@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +14,7 @@ use super::effects::Effects;
 use super::hub::Hub;
 use super::journal::FENCED;
 use super::services::Services;
+use super::tally;
 use super::warden::Warden;
 use super::worker::Worker;
 use crate::error::{Error, Kind};
@@ -33,13 +35,12 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const SWEEP_RECORDS: usize = 500;
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// What operators should know about the engine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct EngineStatus {
-    /// Apps whose operation can't go on, and why.
-    pub stuck: BTreeMap<String, String>,
-    /// Why no work can be claimed now.
-    pub outage: Option<String>,
+/// Why an app's operation can't go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stuck {
+    pub reason: String,
+    /// When it was noticed.
+    pub since: Timestamp,
 }
 
 /// The engine of one process.
@@ -54,11 +55,13 @@ pub(crate) struct Engine {
     abandon: CancellationToken,
     tasks: TaskTracker,
     busy: Mutex<BTreeMap<WorkClass, usize>>,
-    status: Mutex<EngineStatus>,
+    /// By app.
+    stuck: Mutex<BTreeMap<String, Stuck>>,
 }
 
 impl Engine {
     pub(crate) fn new(services: Arc<Services>, effects: Arc<Effects>, hub: Arc<Hub>) -> Arc<Self> {
+        tally::begin(&services.metrics);
         let stop = CancellationToken::new();
         let name = format!("worker-{:016x}", services.ids.random());
         let worker =
@@ -72,7 +75,7 @@ impl Engine {
             abandon: CancellationToken::new(),
             tasks: TaskTracker::new(),
             busy: Mutex::default(),
-            status: Mutex::default(),
+            stuck: Mutex::default(),
         })
     }
 
@@ -111,21 +114,30 @@ impl Engine {
             () = self.tasks.wait() => return,
             () = self.services.clock.sleep(STOP_PATIENCE) => {}
         }
-        tracing::warn!(tasks = self.tasks.len(), "some work does not let go: it is left as a kill would leave it");
+        tracing::warn!(
+            tasks = self.tasks.len(),
+            "some work does not let go: it is left as a kill would leave it"
+        );
         self.abandon.cancel();
         self.tasks.wait().await;
     }
 
-    /// What operators should know.
-    pub(crate) fn status(&self) -> EngineStatus {
-        locked(&self.status).clone()
+    /// The apps whose operation can't go on.
+    pub(crate) fn stuck(&self) -> BTreeMap<String, Stuck> {
+        locked(&self.stuck).clone()
+    }
+
+    /// How many workers there are, by class.
+    pub(crate) fn workers(&self) -> BTreeMap<WorkClass, usize> {
+        locked(&self.busy).clone()
     }
 
     async fn claim_work(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
-            let wait = match self.services.store.claim(&self.claim()).await {
+            let claimed = self.services.store.claim(&self.claim()).await;
+            self.services.outages.note("claiming", self.services.clock.now(), &claimed);
+            let wait = match claimed {
                 Ok(Claimed { leases, next_due }) => {
-                    locked(&self.status).outage = None;
                     let is_empty = leases.is_empty();
                     for lease in leases {
                         self.clone().work_on(lease);
@@ -137,7 +149,6 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(?error, "no work can be claimed");
-                    locked(&self.status).outage = Some(error.message().to_owned());
                     PAUSE
                 }
             };
@@ -193,13 +204,14 @@ impl Engine {
         loop {
             let error = match self.worker.run(lease.clone()).await {
                 Ok(()) => {
-                    locked(&self.status).stuck.remove(&app);
+                    locked(&self.stuck).remove(&app);
                     return;
                 }
                 Err(error) => error,
             };
             if error.reason() == Some(FENCED) {
                 tracing::info!(%app, ?error, "another worker has the app now");
+                tally::lease_lost(&self.services.metrics);
                 return;
             }
             // A conflict that is not about the lease is with somebody who changed the app: it is read anew.
@@ -218,7 +230,10 @@ impl Engine {
                         lease = renewed;
                         break;
                     }
-                    Err(error) if error.kind() == Kind::Conflict => return,
+                    Err(error) if error.kind() == Kind::Conflict => {
+                        tally::lease_lost(&self.services.metrics);
+                        return;
+                    }
                     Err(_) => {}
                 }
             }
@@ -234,7 +249,8 @@ impl Engine {
             Some(UNKNOWN_EVENT) => "its journal holds an event that this version does not know".to_owned(),
             _ => error.message().to_owned(),
         };
-        locked(&self.status).stuck.insert(app.to_owned(), reason);
+        let since = self.services.clock.now();
+        locked(&self.stuck).entry(app.to_owned()).or_insert(Stuck { reason, since });
         let next = Some((WorkClass::Light, PARKED));
         let release = LeaseChange::Release { lease: lease.clone(), next };
         let batch = Batch { fence: Some(lease.clone()), leases: vec![release], ..Batch::default() };

@@ -80,7 +80,7 @@ impl DeploymentHandle {
         let platform = self.apps.platform();
         // Nobody can write into a journal that nobody understands: that it is stuck shows here only.
         if !deployment.state.is_settled()
-            && platform.inner.engine.status().stuck.contains_key(deployment.app.as_str())
+            && platform.inner.engine.stuck().contains_key(deployment.app.as_str())
             && let Err(error) = platform.replay(&self.apps.scope(), &self.id).await
             && error.reason() == Some(records::UNKNOWN_EVENT)
         {

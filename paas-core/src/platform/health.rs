@@ -1,14 +1,29 @@
 //! Whether the platform can do its work, and if not, what is wrong.
 
+use futures::future::join_all;
+use jiff::Timestamp;
+
 use super::Platform;
+use crate::engine::PING_PATIENCE;
+
+/// The most stuck apps that are named.
+const NAMED: usize = 20;
 
 /// Something that keeps the platform from doing its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The part: `store`, `engine`, `ingress`, `operations`.
+    /// The part: `store`, `engine`, `ingress` or one of its own that was added; `claiming` when no work can be taken up,
+    /// `operations` when one can't go on.
     pub part: &'static str,
     /// What is wrong with it, for operators.
     pub message: String,
+    /// What to do about it.
+    pub hint: String,
+    /// When this process noticed it first.
+    pub since: Timestamp,
+    /// How many operations on this server wait for it. What waits in the queue of a store that does not answer is not
+    /// known.
+    pub waiting: usize,
 }
 
 /// Whether the platform can do its work.
@@ -27,20 +42,63 @@ impl Health {
 }
 
 impl Platform {
-    /// Asks every part whether it answers.
+    /// Asks every part whether it answers, for five seconds at most.
     pub async fn health(&self) -> Health {
         let services = self.services();
-        let mut problems = Vec::new();
-        for (part, answer) in services.ping(&services.context()).await {
-            if let Err(error) = answer {
-                problems.push(Problem { part, message: error.message().to_owned() });
-            }
-        }
-        let status = self.inner.engine.status();
-        problems.extend(status.outage.map(|message| Problem { part: "operations", message }));
-        for (app, reason) in status.stuck {
-            problems.push(Problem { part: "operations", message: format!("{app} is stuck: {reason}") });
-        }
+        let context = services.context().with_budget(PING_PATIENCE);
+        let others = self.inner.parts.iter().map(|part| async {
+            let answer = context.run("part.ping", part.ping(&context)).await;
+            services.outages.note(part.name(), services.clock.now(), &answer);
+        });
+        // What they find out is noted.
+        let _ = tokio::join!(services.ping(&context), join_all(others));
+        let mut problems: Vec<_> = services
+            .outages
+            .all()
+            .into_iter()
+            .map(|(part, outage)| Problem {
+                part,
+                message: outage.message,
+                hint: outage.hint.unwrap_or_else(|| advice(part).to_owned()),
+                since: outage.since,
+                waiting: outage.waiting.len(),
+            })
+            .collect();
+        problems.extend(self.stuck());
         Health { problems }
+    }
+
+    fn stuck(&self) -> Vec<Problem> {
+        const PART: &str = "operations";
+        let stuck = self.inner.engine.stuck();
+        let named = stuck.iter().take(NAMED).map(|(app, stuck)| Problem {
+            part: PART,
+            message: format!("{app} is stuck: {}", stuck.reason),
+            hint: advice(PART).to_owned(),
+            since: stuck.since,
+            waiting: 1,
+        });
+        let rest = stuck.len().saturating_sub(NAMED);
+        let others = stuck.values().skip(NAMED).map(|stuck| stuck.since).min().map(|since| Problem {
+            part: PART,
+            message: format!("{rest} more are stuck"),
+            hint: advice(PART).to_owned(),
+            since,
+            waiting: rest,
+        });
+        named.chain(others).collect()
+    }
+}
+
+/// What to do about a part that does not say so itself.
+fn advice(part: &str) -> &'static str {
+    match part {
+        "store" => "see that the database answers and its disk is not full; work goes on by itself then",
+        "claiming" => "no work is taken up until the store answers; it goes on by itself then",
+        "engine" => {
+            "see that the container engine runs and may be reached; what waits goes on within a minute then"
+        }
+        "ingress" => "see that the proxy runs; starting the server again starts it if it does not",
+        _ => "start the newest version that worked on this store, or see the log; other apps are not held up",
     }
 }

@@ -2,6 +2,7 @@
 
 mod config;
 mod database;
+mod disk;
 mod engine;
 mod listener;
 mod log;
@@ -82,8 +83,9 @@ impl Server {
             Error::new(Kind::Unavailable, "server.start", message).source(error)
         })?;
         // First: it locks the directory.
-        let database = Database::open(&config, clock.clone()).await?;
-        let server = Self::assemble(config, launcher, database.clone(), clock).await;
+        let metrics = Arc::new(Metrics::default());
+        let database = Database::open(&config, clock.clone(), metrics.clone()).await?;
+        let server = Self::assemble(config, launcher, database.clone(), clock, metrics).await;
         if server.is_err() {
             database.close().await;
         }
@@ -124,8 +126,8 @@ impl Server {
         launcher: Launcher,
         database: Database,
         clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
     ) -> Result<Self> {
-        let metrics = Arc::new(Metrics::default());
         let context = Context::new(clock.clone());
         let settings = Settings {
             domain: config.domain.clone(),
@@ -177,11 +179,13 @@ impl Server {
             .logs(observed!(logs))
             .keyring(keyring)
             .settings(settings)
+            .metrics(metrics)
+            .part(Arc::new(disk::Disk(directory.clone())))
             .start()
             .await?;
         let closing = CancellationToken::new();
         let access = Access::bearer(token.expose(), clock.clone());
-        let options = Options { metrics: Some(metrics), closing: closing.clone(), ..Options::new(access) };
+        let options = Options { closing: closing.clone(), ..Options::new(access) };
         let router = crate::router(platform.clone(), options);
         let serving = tokio::spawn(listener::serve(listener, router, closing.clone(), clock));
         Ok(Self { platform, database, address, token, token_file, is_token_new, closing, serving })

@@ -9,4 +9,5 @@ mod inputs;
 mod lists;
 mod logs;
 mod operations;
+mod prometheus;
 mod world;

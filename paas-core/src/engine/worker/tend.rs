@@ -10,6 +10,7 @@ use crate::domain::{
 };
 use crate::engine::effects::{Scratch, Work};
 use crate::engine::journal::{FENCED, Journal};
+use crate::engine::tally;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Drift, Event, project_drift};
 use crate::records::{self, RouteRecord, Versioned};
@@ -42,7 +43,7 @@ impl Worker {
                 Ok(crashes.map(|crashes| crashes.wait(self.services.clock.now())))
             }
             Err(error) => {
-                tracing::warn!(%app, ?error, "what has drifted can't be put right yet");
+                tracing::warn!(?error, "what has drifted can't be put right yet");
                 Ok(None)
             }
         }
@@ -129,6 +130,7 @@ impl Tending<'_> {
             if let Err(error) = self.holding(context, removal).await? {
                 return Ok(Err(error));
             }
+            tally::drift_repaired(&self.worker.services.metrics, Drift::Unneeded);
         }
         if self.worker.services.runtime.addressing() == Addressing::Platform {
             let kept: BTreeSet<_> = live.into_iter().map(|live| live.deployment).collect();
@@ -194,10 +196,14 @@ impl Tending<'_> {
             batch.writes.push(records::put(route, Expect::Any)?);
         }
         status.version = services.store.commit(batch).await?.versions.first().copied().unwrap_or_default();
-        Ok(match route {
+        let published = match route {
             Some(record) => services.ingress.publish(context, &record.route, generation).await,
             None => Ok(()),
-        })
+        };
+        if published.is_ok() {
+            tally::drift_repaired(&services.metrics, Drift::Moved);
+        }
+        Ok(published)
     }
 
     async fn restore(&mut self, context: &Context, live: &Instance) -> Result<Result<()>> {
@@ -220,7 +226,7 @@ impl Tending<'_> {
     /// Records what was found before anything is done about it, or what was done, with what that means for the status.
     /// Answers the event's position; `None` if there is an operation by now: it goes first.
     async fn tell(&mut self, event: Event) -> Result<Option<Position>> {
-        tracing::warn!(app = %self.app, ?event, "seeing to an app");
+        tracing::warn!(?event, "seeing to an app");
         let Worker { services, .. } = self.worker;
         let (records, stream) = (services.records(), StreamId::from(self.app));
         for _ in 0..TRIES {
@@ -237,6 +243,8 @@ impl Tending<'_> {
             }
             match services.store.commit(batch).await {
                 Ok(committed) => {
+                    let crashes = self.status.as_ref().and_then(|status| status.value.crashes.as_ref());
+                    tally::tending(&services.metrics, &event[0], crashes);
                     let position = committed.positions.first().copied();
                     for (status, version) in changed.iter_mut().zip(committed.versions) {
                         status.version = version;
