@@ -27,7 +27,8 @@ fn main() -> ExitCode {
     // The proxy may be this same program.
     paas_proxy::run_if_asked();
     let arguments = Arguments::parse();
-    paas_http::log_to_stderr();
+    // Kept to the end: it sends the last traces.
+    let _log = paas_http::log_to_stderr();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -50,7 +51,8 @@ fn run(arguments: &Arguments) -> Result<()> {
 #[tokio::main]
 async fn import(config: &ServerConfig, file: &Path) -> Result<()> {
     let Imported { records, events, work } = Server::import(config, file).await?;
-    let told = format!("copied and compared: {records} records, {events} events, {work} apps with work due\n");
+    let told =
+        format!("copied and compared: {records} records, {events} events, {work} apps with work due\n");
     // Nobody may be reading.
     let _ = std::io::stdout().write_all(told.as_bytes());
     Ok(())

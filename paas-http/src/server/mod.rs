@@ -7,6 +7,8 @@ mod engine;
 mod listener;
 mod log;
 mod token;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 
 use std::fs::DirBuilder;
 use std::io::{IsTerminal, Write};
@@ -33,7 +35,9 @@ use tokio_util::sync::CancellationToken;
 use database::Database;
 
 pub use config::ServerConfig;
-pub use log::log_to_stderr;
+pub use log::{Log, log_to_stderr};
+#[cfg(feature = "opentelemetry")]
+pub use traces::Traces;
 
 use crate::{Access, Options};
 
