@@ -170,6 +170,11 @@ async fn a_deployment_is_one_trace_with_its_steps() {
 }
 
 #[tokio::test]
+async fn what_is_no_address_is_refused() {
+    assert_eq!(Traces::to("not an address").unwrap_err().kind(), Kind::Invalid);
+}
+
+#[tokio::test]
 async fn a_collector_that_hangs_or_is_away_slows_nothing() {
     let clock = SystemClock::new();
     let hanging = TcpListener::bind("127.0.0.1:0").unwrap();

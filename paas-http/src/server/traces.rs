@@ -86,7 +86,7 @@ impl Traces {
     /// `OTEL_EXPORTER_OTLP_HEADERS` count, too.
     ///
     /// # Errors
-    /// `Invalid` for a URL that is none; `Internal` when no thread can be started.
+    /// `Invalid` for a URL that is none; `Internal` when encryption can't be set up.
     pub fn to(endpoint: &str) -> Result<Self> {
         export::exporter(Some(endpoint)).map(Self::with)
     }

@@ -31,25 +31,22 @@ pub(super) fn exporter(endpoint: Option<&str>) -> Result<SpanExporter> {
 /// A client that is called on the exporting thread alone, where nothing else runs: it waits there.
 #[derive(Debug)]
 struct Collector {
-    runtime: tokio::runtime::Runtime,
     client: reqwest::Client,
     is_away: AtomicBool,
 }
 
 impl Collector {
     fn new() -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(error::map(OPERATION))?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls()?)
             .redirect(Policy::none())
             .no_proxy()
             .timeout(PATIENCE)
+            // Each export has a runtime of its own, which its connection ends with.
+            .pool_max_idle_per_host(0)
             .build()
             .map_err(error::map(OPERATION))?;
-        Ok(Self { runtime, client, is_away: AtomicBool::new(false) })
+        Ok(Self { client, is_away: AtomicBool::new(false) })
     }
 
     /// Says so when the collector goes away and when it is back, and not each time.
@@ -69,7 +66,8 @@ impl Collector {
 #[async_trait]
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let answer = self.runtime.block_on(async {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = runtime.block_on(async {
             let request = reqwest::Request::try_from(request)?;
             self.client.execute(request).await?.error_for_status()
         });
