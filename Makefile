@@ -8,6 +8,8 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= -Clink-arg=-fuse-ld=mo
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS ?= -Clink-arg=-fuse-ld=mold
 endif
 BIN = $(CARGO_TARGET_DIR)/debug
+# What is off by default is tested, too.
+FEATURES = --features paas-http/opentelemetry
 
 .PHONY: run demo test machine lint test-rust doc deny python simulate torture bench measure
 
@@ -31,16 +33,16 @@ test: machine
 
 lint:
 	cargo fmt --all -- --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --workspace --all-targets $(FEATURES) --quiet -- -D warnings
 
 # The tests that are programs of their own find the proxy beside them.
 test-rust:
 	cargo build --quiet -p paas-proxy --bins
-	examples/setup/test.sh
+	examples/setup/test.sh $(FEATURES)
 
 doc:
-	cargo test --workspace --doc --quiet
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	cargo test --workspace $(FEATURES) --doc --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace $(FEATURES) --no-deps --quiet
 
 deny:
 	examples/setup/deny.sh

@@ -12,7 +12,7 @@ use paas_proxy::Launcher;
 fn main() -> Result<()> {
     // The proxy may be this same program, in a process of its own that outlives it.
     paas_proxy::run_if_asked();
-    paas_http::log_to_stderr();
+    let _log = paas_http::log_to_stderr();
     let config = ServerConfig::load(None, std::env::vars_os())?;
     Server::serve(config, Launcher::find().unwrap_or(Launcher::CurrentProgram))
 }

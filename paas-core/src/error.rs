@@ -80,6 +80,18 @@ pub enum Fault {
     Upstream,
 }
 
+impl Fault {
+    /// The text of it, as its serialised form has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Platform => "platform",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 /// Whether trying again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -42,7 +42,7 @@ mod image;
 mod ingress;
 mod logs;
 pub mod memory;
-mod metrics;
+pub mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
 pub mod pipeline;
@@ -71,7 +71,7 @@ pub use ids::{Ids, RandomIds};
 pub use image::*;
 pub use ingress::*;
 pub use logs::*;
-pub use metrics::{CallSample, Metrics, Outcome};
+pub use metrics::{Metrics, Outcome};
 pub use pipeline::{Event, Recorded};
 pub use plan::*;
 pub use platform::*;

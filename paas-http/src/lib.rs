@@ -38,5 +38,7 @@ mod streams;
 
 pub use access::Access;
 pub use router::{Options, openapi, router};
+#[cfg(feature = "opentelemetry")]
+pub use server::Traces;
 #[cfg(feature = "server")]
-pub use server::{Adapters, Server, ServerConfig, log_to_stderr};
+pub use server::{Adapters, Log, Server, ServerConfig, log_to_stderr};

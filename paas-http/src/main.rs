@@ -27,7 +27,8 @@ fn main() -> ExitCode {
     // The proxy may be this same program.
     paas_proxy::run_if_asked();
     let arguments = Arguments::parse();
-    paas_http::log_to_stderr();
+    // Kept to the end: it sends the last traces.
+    let _log = paas_http::log_to_stderr();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
-use paas_core::{Apps, Clock, Health, Metrics, Platform};
+use paas_core::{Apps, Clock, Health, Platform};
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -27,8 +27,6 @@ use crate::streams::{StreamEnd, Streams};
 pub struct Options {
     /// Who may call.
     pub access: Access,
-    /// What `/metrics` shows of the calls of adapters: give the adapters' [`paas_core::wrap::Observe`] the same.
-    pub metrics: Option<Arc<Metrics>>,
     /// How many streams and waiting requests may be open at once.
     pub streams: usize,
     /// Ends all of them when it is cancelled: a server that stops cancels it first.
@@ -39,7 +37,7 @@ impl Options {
     /// The defaults, for those whom `access` lets in.
     #[must_use]
     pub fn new(access: Access) -> Self {
-        Self { access, metrics: None, streams: 512, closing: CancellationToken::new() }
+        Self { access, streams: 512, closing: CancellationToken::new() }
     }
 }
 
@@ -48,7 +46,6 @@ impl Options {
 pub(crate) struct Frontend {
     platform: Platform,
     access: Access,
-    metrics: Option<Arc<Metrics>>,
     streams: Streams,
     health: Arc<RecentHealth>,
 }
@@ -65,10 +62,6 @@ impl Frontend {
 
     pub(crate) fn access(&self) -> &Access {
         &self.access
-    }
-
-    pub(crate) fn metrics(&self) -> Option<&Metrics> {
-        self.metrics.as_deref()
     }
 
     /// Whether the platform could do its work a moment ago.
@@ -156,10 +149,10 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 /// Without the token nothing is reached but `/livez`, `/readyz`, `/health`, `/openapi.json` and `/docs`, which tell
 /// nothing about what the platform does. Every answer has a `Request-Id`; every error is `application/problem+json`.
 pub fn router(platform: Platform, options: Options) -> Router {
-    let Options { access, metrics, streams, closing } = options;
+    let Options { access, streams, closing } = options;
     let ids = platform.ids().clone();
     let streams = Streams::new(streams, closing);
-    let frontend = Frontend { platform, access: access.clone(), metrics, streams, health: Arc::default() };
+    let frontend = Frontend { platform, access: access.clone(), streams, health: Arc::default() };
     let guarded: Router<Frontend> = guarded().into();
     let open: Router<Frontend> = open().into();
     let pages: Router<Frontend> = SwaggerUi::new("/docs").url("/openapi.json", openapi()).into();

@@ -30,6 +30,8 @@
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod convert;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod grouped;
 mod logs;
 #[cfg(feature = "postgres")]
 mod postgres;

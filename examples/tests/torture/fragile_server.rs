@@ -15,7 +15,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 fn main() -> Result<()> {
     paas_proxy::run_if_asked();
-    paas_http::log_to_stderr();
+    let _log = paas_http::log_to_stderr();
     let config = ServerConfig::load(None, std::env::vars_os())?;
     let launcher = Launcher::find().unwrap_or(Launcher::CurrentProgram);
     let hook = hook()?;

@@ -78,6 +78,20 @@ pub enum DeploymentState {
 }
 
 impl OperationKind {
+    /// The text of it, as its serialised form has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Restart => "restart",
+            Self::Config => "config",
+            Self::Rollback => "rollback",
+            Self::Stop => "stop",
+            Self::Start => "start",
+            Self::Delete => "delete",
+        }
+    }
+
     /// The steps it takes, in order.
     #[must_use]
     pub fn steps(self) -> &'static [Step] {
@@ -124,6 +138,23 @@ impl OperationKind {
             Self::Deploy | Self::Rollback => matches!(other, Self::Deploy | Self::Rollback),
             Self::Stop | Self::Delete => other.serves(),
             Self::Restart | Self::Config | Self::Start => false,
+        }
+    }
+}
+
+impl Step {
+    /// The text of it, as its serialised form has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Plan => "plan",
+            Self::Build => "build",
+            Self::Start => "start",
+            Self::Verify => "verify",
+            Self::Route => "route",
+            Self::Retire => "retire",
+            Self::Purge => "purge",
         }
     }
 }

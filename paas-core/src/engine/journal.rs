@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use crate::domain::{AppId, AppStatus, Deployment, DeploymentId, DeploymentSpec};
-use crate::engine::{services::Services, take_back};
+use crate::engine::{services::Services, take_back, tally};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Event, Outcome, Phase, Recorded, State, project};
 use crate::records::{self, Records, Versioned};
@@ -158,6 +158,9 @@ impl Journal {
             batch.writes.push(records::update(&status, Expect::Version(self.status.version))?);
         }
         let committed = self.services.store.commit(batch).await?;
+        for event in &events {
+            tally::operation(&self.services.metrics, self.spec.kind, event);
+        }
         // The generation of a route is the position of its event: only now is it known.
         if let Some(first) = committed.positions.first().filter(|_| !events.is_empty()) {
             recorded = self.at_positions(&events, at, *first);

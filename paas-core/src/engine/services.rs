@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::outages::Outages;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::dns::DnsService;
@@ -14,6 +15,7 @@ use crate::ids::Ids;
 use crate::image::ImageBuilder;
 use crate::ingress::Ingress;
 use crate::logs::LogStore;
+use crate::metrics::Metrics;
 use crate::plan::Planner;
 use crate::records::Records;
 use crate::runtime::ContainerRuntime;
@@ -22,7 +24,7 @@ use crate::settings::Settings;
 use crate::store::StateStore;
 
 /// How long a part gets to say that it is there.
-const PING_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The adapters and what goes with them.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub(crate) struct Services {
     pub ids: Arc<dyn Ids>,
     pub keyring: Arc<Keyring>,
     pub settings: Arc<Settings>,
+    pub metrics: Arc<Metrics>,
+    pub outages: Arc<Outages>,
 }
 
 impl Services {
@@ -59,7 +63,11 @@ impl Services {
             context.run("runtime.ping", self.runtime.ping(&context)),
             context.run("ingress.ping", self.ingress.ping(&context)),
         );
-        [("store", store), ("engine", runtime), ("ingress", ingress)]
+        let answers = [("store", store), ("engine", runtime), ("ingress", ingress)];
+        for (part, answer) in &answers {
+            self.outages.note(part, self.clock.now(), answer);
+        }
+        answers
     }
 
     /// True if a part of the platform itself does not answer.

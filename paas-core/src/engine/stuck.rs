@@ -1,5 +1,6 @@
 //! Notes of what can't go on, for those who ask: they hold for every server, and disappear by themselves.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::services::Services;
@@ -25,6 +26,8 @@ pub(crate) struct StuckNote {
     version: u64,
     /// Why, for operators.
     pub reason: String,
+    /// When it was noticed first.
+    pub since: Timestamp,
 }
 
 impl Document for StuckNote {
@@ -59,8 +62,13 @@ impl StuckNote {
             Some(id) => records.count_events(&lease.scope, &StreamId::from(id)).await?,
             None => 0,
         };
-        let note = Self { org, app, deployment, version, reason: error.message().to_owned() };
-        records::put_expiring(&note, Expect::Any, services.clock.now() + 2 * PARKED)
+        let now = services.clock.now();
+        let before: Option<Versioned<Self>> = records.get(&lease.scope, app.as_str()).await?;
+        let since = before
+            .filter(|before| (&before.value.deployment, before.value.version) == (&deployment, version))
+            .map_or(now, |before| before.value.since);
+        let note = Self { org, app, deployment, version, reason: error.message().to_owned(), since };
+        records::put_expiring(&note, Expect::Any, now + 2 * PARKED)
     }
 
     /// Every note that holds.

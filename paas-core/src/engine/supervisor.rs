@@ -14,6 +14,7 @@ use super::hub::Hub;
 use super::journal::FENCED;
 use super::services::Services;
 use super::stuck::StuckNote;
+use super::tally;
 use super::warden::{Leftovers, Warden};
 use super::worker::Worker;
 use crate::error::{Error, Kind};
@@ -45,12 +46,11 @@ pub(crate) struct Engine {
     abandon: CancellationToken,
     tasks: TaskTracker,
     busy: Mutex<BTreeMap<WorkClass, usize>>,
-    /// Why no work can be claimed now.
-    outage: Mutex<Option<String>>,
 }
 
 impl Engine {
     pub(crate) fn new(services: Arc<Services>, effects: Arc<Effects>, hub: Arc<Hub>) -> Arc<Self> {
+        tally::begin(&services.metrics);
         let stop = CancellationToken::new();
         let name = format!("worker-{:016x}", services.ids.random());
         let worker =
@@ -64,7 +64,6 @@ impl Engine {
             abandon: CancellationToken::new(),
             tasks: TaskTracker::new(),
             busy: Mutex::default(),
-            outage: Mutex::default(),
         })
     }
 
@@ -113,16 +112,17 @@ impl Engine {
         self.tasks.wait().await;
     }
 
-    /// Why no work can be claimed now.
-    pub(crate) fn outage(&self) -> Option<String> {
-        locked(&self.outage).clone()
+    /// How many workers there are, by class.
+    pub(crate) fn workers(&self) -> BTreeMap<WorkClass, usize> {
+        locked(&self.busy).clone()
     }
 
     async fn claim_work(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
-            let wait = match self.services.store.claim(&self.claim()).await {
+            let claimed = self.services.store.claim(&self.claim()).await;
+            self.services.outages.note("claiming", self.services.clock.now(), &claimed);
+            let wait = match claimed {
                 Ok(Claimed { leases, next_due }) => {
-                    *locked(&self.outage) = None;
                     let is_empty = leases.is_empty();
                     for lease in leases {
                         self.clone().work_on(lease);
@@ -134,7 +134,6 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(?error, "no work can be claimed");
-                    *locked(&self.outage) = Some(error.message().to_owned());
                     PAUSE
                 }
             };
@@ -194,6 +193,7 @@ impl Engine {
             };
             if error.reason() == Some(FENCED) {
                 tracing::info!(%app, ?error, "another worker has the app now");
+                tally::lease_lost(&self.services.metrics);
                 return;
             }
             // A conflict that is not about the lease is with somebody who changed the app: it is read anew.
@@ -212,7 +212,10 @@ impl Engine {
                         lease = renewed;
                         break;
                     }
-                    Err(error) if error.kind() == Kind::Conflict => return,
+                    Err(error) if error.kind() == Kind::Conflict => {
+                        tally::lease_lost(&self.services.metrics);
+                        return;
+                    }
                     Err(_) => {}
                 }
             }

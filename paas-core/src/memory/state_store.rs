@@ -12,9 +12,9 @@ use tokio::sync::broadcast;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::store::{
-    Agenda, Append, Batch, Change, Claim, Claimed, Committed, Cursor, Expect, Keys, Lease, LeaseChange, Page,
-    Position, Record, Scan, Scope, StateStore, StoredEvent, StreamId, UniqueReach, Work, WorkClass, WorkKey,
-    Write,
+    Agenda, Append, Backlog, Batch, Change, Claim, Claimed, Committed, Cursor, Expect, Keys, Lease,
+    LeaseChange, Page, Position, Record, Scan, Scope, StateStore, StoredEvent, StreamId, UniqueReach, Work,
+    WorkClass, WorkKey, Write,
 };
 
 /// How many hints a slow receiver may be behind before it loses some.
@@ -417,6 +417,10 @@ impl StateStore for MemoryStore {
 
     async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Lease> {
         self.locked().agenda.renew(lease, duration, self.clock.now()).ok_or_else(|| fenced("store.renew"))
+    }
+
+    async fn backlog(&self, class: WorkClass) -> Result<Backlog> {
+        Ok(self.locked().agenda.backlog(class, self.clock.now()))
     }
 
     async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64> {

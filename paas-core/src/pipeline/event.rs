@@ -190,6 +190,20 @@ pub enum Drift {
     },
 }
 
+impl Drift {
+    /// The text of it, as its serialised form has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unneeded => "unneeded",
+            Self::Missing => "missing",
+            Self::CutOff => "cut_off",
+            Self::Moved => "moved",
+            Self::Ended { .. } => "ended",
+        }
+    }
+}
+
 /// What came of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -304,6 +318,19 @@ pub enum Outcome {
         /// The newer one.
         by: DeploymentId,
     },
+}
+
+impl Outcome {
+    /// The text of it, as its serialised form has it.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Superseded { .. } => "superseded",
+        }
+    }
 }
 
 // The signature is serde's.

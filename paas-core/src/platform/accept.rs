@@ -6,7 +6,7 @@ use crate::domain::{
     App, AppId, AppState, AppStatus, Config, Deployment, DeploymentId, DeploymentSpec, DeploymentState,
     DesiredState, OperationKind, OrgId, Release, ReleaseNumber, Step,
 };
-use crate::engine::due_now;
+use crate::engine::{due_now, tally};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{CancelReason, Event, Outcome, Phase, Recorded, State, project};
 use crate::records::{self, Versioned, release_id};
@@ -137,8 +137,13 @@ impl Platform {
 
     /// Commits; the error of a lost race has no code.
     pub(super) async fn commit(&self, parts: Parts) -> Result<()> {
-        let Parts { writes, appends, leases } = parts;
-        self.services().store.commit(Batch { writes, appends, leases, ..Batch::default() }).await.map(drop)
+        let Parts { writes, appends, leases, ended } = parts;
+        let services = self.services();
+        services.store.commit(Batch { writes, appends, leases, ..Batch::default() }).await?;
+        for (kind, event) in &ended {
+            tally::operation(&services.metrics, *kind, event);
+        }
+        Ok(())
     }
 
     /// Puts a new operation behind the others.
@@ -242,7 +247,8 @@ impl Platform {
             CancelReason::Requested => Outcome::Cancelled,
             CancelReason::Superseded { by } => Outcome::Superseded { by: by.clone() },
         };
-        let events = [Event::CancelRequested { reason: reason.clone() }, Event::Ended { outcome }];
+        let ended = Event::Ended { outcome };
+        let events = [Event::CancelRequested { reason: reason.clone() }, ended.clone()];
         let now = self.services().clock.now();
         let stream = StreamId::from(&deployment.id);
         let mut state = self.replay(scope, &deployment.id).await?;
@@ -264,6 +270,7 @@ impl Platform {
         }
         parts.appends.push(records::append(scope.clone(), stream, before, now, &events)?);
         parts.writes.push(records::update(&deployment, Expect::Version(version))?);
+        parts.ended.push((deployment.kind, ended));
         Ok(())
     }
 
@@ -323,6 +330,8 @@ pub(super) struct Parts {
     pub writes: Vec<Write>,
     pub appends: Vec<Append>,
     pub leases: Vec<LeaseChange>,
+    /// The operations that it ends.
+    pub ended: Vec<(OperationKind, Event)>,
 }
 
 pub(super) fn too_many_at_once() -> Error {

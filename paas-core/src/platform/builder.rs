@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, Platform};
+use super::{Inner, Part, Platform};
 use crate::clock::{Clock, SystemClock};
 use crate::dns::{DnsService, TransparentDns};
-use crate::engine::{Collector, Effects, Engine, Hub, Services};
+use crate::engine::{Collector, Effects, Engine, Hub, Outages, Services};
 use crate::error::{Error, Result};
 use crate::git::GitProvider;
 use crate::ids::{Ids, RandomIds};
@@ -18,6 +18,7 @@ use crate::memory::{
     MemoryBuilder, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryPlanner, MemoryRuntime,
     MemoryStore,
 };
+use crate::metrics::Metrics;
 use crate::plan::Planner;
 use crate::runtime::ContainerRuntime;
 use crate::seal::Keyring;
@@ -39,6 +40,8 @@ pub struct PlatformBuilder {
     ids: Option<Arc<dyn Ids>>,
     keyring: Option<Keyring>,
     settings: Settings,
+    metrics: Arc<Metrics>,
+    parts: Vec<Arc<dyn Part>>,
 }
 
 macro_rules! part {
@@ -108,6 +111,21 @@ impl PlatformBuilder {
         self
     }
 
+    /// Where it counts what happens, to be read with [`Platform::metrics`]. Give the same to
+    /// [`Observe`](crate::wrap::Observe) and to stores, and their numbers are there, too.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// A part that is asked how it is with the platform's own, after those that were added before.
+    #[must_use]
+    pub fn part(mut self, part: Arc<dyn Part>) -> Self {
+        self.parts.push(part);
+        self
+    }
+
     /// Starts the platform: it resumes what the store says is under way and takes new work.
     ///
     /// # Errors
@@ -134,14 +152,17 @@ impl PlatformBuilder {
             clock,
             keyring: Arc::new(self.keyring.map_or_else(Keyring::ephemeral, Ok)?),
             settings: Arc::new(self.settings),
+            metrics: self.metrics,
+            outages: Arc::new(Outages::default()),
         });
         services.store.ping().await?;
         let hub = Arc::new(Hub::default());
         let collector = Arc::new(Collector::new(services.clone()));
         let effects = Arc::new(Effects::new(services.clone(), collector.clone()));
         let engine = Engine::new(services.clone(), effects, hub.clone());
-        let closing = CancellationToken::new();
-        let platform = Platform { inner: Arc::new(Inner { services, engine, hub, collector, closing }) };
+        let (parts, closing) = (self.parts, CancellationToken::new());
+        let inner = Inner { services, engine, hub, collector, parts, closing };
+        let platform = Platform { inner: Arc::new(inner) };
         platform.inner.engine.start();
         platform.restore();
         Ok(platform)

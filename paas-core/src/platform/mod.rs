@@ -7,8 +7,9 @@ mod apps;
 mod builder;
 mod deployments;
 mod health;
-mod load;
 mod logs;
+mod metrics;
+mod part;
 mod repeat;
 mod startup;
 mod update;
@@ -25,7 +26,7 @@ pub use apps::Apps;
 pub use builder::PlatformBuilder;
 pub use deployments::{DeployOptions, DeploymentHandle, WaitFor, Waited};
 pub use health::{Health, Problem};
-pub use load::Load;
+pub use part::Part;
 pub use views::{AppRef, AppView, Created, NameCheck, Updated};
 
 use crate::clock::Clock;
@@ -56,6 +57,7 @@ struct Inner {
     engine: Arc<Engine>,
     hub: Arc<Hub>,
     collector: Arc<Collector>,
+    parts: Vec<Arc<dyn Part>>,
     /// Fires when the platform stops: what would wait for ever ends.
     closing: CancellationToken,
 }

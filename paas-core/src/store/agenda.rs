@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Claim, Claimed, Lease, Scope, WorkClass, WorkKey};
+use super::{Backlog, Claim, Claimed, Lease, Scope, WorkClass, WorkKey};
 
 /// Due work and the leases on it, in memory: what a [`StateStore`](super::StateStore) that only one process can open
 /// needs besides its tables.
@@ -263,6 +263,18 @@ impl Agenda {
                 }
                 _ => 0,
             },
+        }
+    }
+
+    /// How much waits and is held, as [`StateStore::backlog`](super::StateStore::backlog) says.
+    pub fn backlog(&mut self, class: WorkClass, now: Timestamp) -> Backlog {
+        self.advance(now);
+        let Some(queue) = self.queues.get(&class) else { return Backlog::default() };
+        let oldest = queue.lines.values().filter_map(|line| line.due.first()).map(|(due, _)| *due).min();
+        Backlog {
+            waiting: queue.lines.values().map(|line| line.due.len() as u64).sum(),
+            held: queue.held as u64,
+            oldest: oldest.map_or(Duration::ZERO, |due| now.duration_since(due).unsigned_abs()),
         }
     }
 

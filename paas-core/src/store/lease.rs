@@ -98,6 +98,17 @@ pub struct Claim {
     pub duration: Duration,
 }
 
+/// How much work of a class there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How much is due and held by nobody.
+    pub waiting: u64,
+    /// How much is held.
+    pub held: u64,
+    /// How long what has waited longest has been due; zero if nothing waits.
+    pub oldest: Duration,
+}
+
 /// What a worker got.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claimed {

@@ -6,7 +6,7 @@ mod record;
 mod stream;
 
 pub use agenda::{Agenda, Work};
-pub use lease::{Claim, Claimed, Lease, LeaseChange, WorkClass, WorkKey};
+pub use lease::{Backlog, Claim, Claimed, Lease, LeaseChange, WorkClass, WorkKey};
 pub use record::{Cursor, Expect, IndexRange, Keys, Page, Record, Scan, Scope, UniqueReach, Write};
 pub use stream::{Append, Change, Position, StoredEvent, StreamId};
 
@@ -146,6 +146,9 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// How much work of a class is held, or due and to be claimed before `key`: 0 if `key` does not wait in that
     /// class. With `None`, how much is due or held in all.
     async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64>;
+
+    /// How much work of a class waits and is held, in all orgs.
+    async fn backlog(&self, class: WorkClass) -> Result<Backlog>;
 
     /// Wakes whoever waits for new events or new work. Only a hint: it may be late, doubled or, when the receiver
     /// lags, lost.

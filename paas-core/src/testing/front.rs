@@ -8,8 +8,8 @@ use tokio::sync::broadcast;
 
 use crate::error::Result;
 use crate::store::{
-    Batch, Change, Claim, Claimed, Committed, Lease, Page, Position, Record, Scan, Scope, StateStore,
-    StoredEvent, StreamId, WorkClass, WorkKey,
+    Backlog, Batch, Change, Claim, Claimed, Committed, Lease, Page, Position, Record, Scan, Scope,
+    StateStore, StoredEvent, StreamId, WorkClass, WorkKey,
 };
 
 /// What is done differently from the store behind; [`Front`] makes a store of it.
@@ -129,6 +129,11 @@ impl<T: StoreFront> StateStore for Front<T> {
     async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Lease> {
         self.0.admit().await;
         self.0.renew(lease, duration).await
+    }
+
+    async fn backlog(&self, class: WorkClass) -> Result<Backlog> {
+        self.0.admit().await;
+        self.0.behind().backlog(class).await
     }
 
     async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64> {

@@ -25,8 +25,8 @@ use crate::logs::{LogPage, LogQuery, LogStore, NewLogLine};
 use crate::plan::{BuildPlan, Planner};
 use crate::runtime::{Addressing, ContainerRuntime, InstanceSpec, OutputLine, OutputOptions, Selector};
 use crate::store::{
-    Batch, Change, Claim, Claimed, Committed, Lease, Page, Position, Record, Scan, Scope, StateStore,
-    StoredEvent, StreamId, WorkClass, WorkKey,
+    Backlog, Batch, Change, Claim, Claimed, Committed, Lease, Page, Position, Record, Scan, Scope,
+    StateStore, StoredEvent, StreamId, WorkClass, WorkKey,
 };
 #[cfg(feature = "testing")]
 use crate::testing::chaos::Chaos;
@@ -326,6 +326,10 @@ macro_rules! state_store {
 
             async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64> {
                 pass!(self, platform("store.count", Class::Call), count(class, key))
+            }
+
+            async fn backlog(&self, class: WorkClass) -> Result<Backlog> {
+                pass!(self, platform("store.backlog", Class::Call), backlog(class))
             }
 
             fn changes(&self) -> broadcast::Receiver<Change> {

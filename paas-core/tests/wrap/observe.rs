@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use paas_core::metrics::{Series, Value};
 use paas_core::mock::{MockGitProvider, MockLogStore, MockPlanner, MockStateStore};
 use paas_core::wrap::Observe;
 use paas_core::{
@@ -26,10 +27,14 @@ fn observe<T>(inner: T) -> Observed<T> {
 impl<T> Observed<T> {
     /// Operation, outcome, count and total of everything seen.
     fn seen(&self) -> Vec<(&'static str, &'static str, u64, Duration)> {
-        let line = |sample: &paas_core::CallSample| {
-            (sample.operation, sample.outcome.as_str(), sample.count, sample.total)
+        let families = self.metrics.families();
+        let line = |series: &Series| match (series.labels.as_slice(), &series.value) {
+            ([operation, outcome], Value::Distribution { sum, count, .. }) => {
+                (*operation, *outcome, *count, Duration::from_secs_f64(*sum))
+            }
+            _ => panic!("{series:?}"),
         };
-        self.metrics.samples().iter().map(line).collect()
+        families.iter().flat_map(|family| &family.series).map(line).collect()
     }
 }
 
@@ -50,9 +55,9 @@ async fn a_call_is_counted_by_outcome_with_its_duration() {
     observed.adapter.get(&context, &records().host, records().record_type).await.unwrap();
     let expected = [
         ("dns.get", "ok", 1, Duration::ZERO),
+        ("dns.set", "cancelled", 1, SECOND),
         ("dns.set", "ok", 2, 2 * SECOND),
         ("dns.set", "unavailable", 1, SECOND),
-        ("dns.set", "cancelled", 1, SECOND),
     ];
     assert_eq!(observed.seen(), expected);
 }

@@ -1,6 +1,5 @@
 //! For operators: whether it lives, whether it is ready, how much it does.
 
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,12 +7,14 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{StatusCode, request};
-use paas_core::{CallSample, Health, Load, Metrics, Platform};
+use jiff::Timestamp;
+use paas_core::metrics::{Family, exposition};
+use paas_core::{Health, Platform};
 use serde::Serialize;
 use tokio::sync::OnceCell;
 use utoipa::ToSchema;
 
-use crate::problem::{Problem, Result};
+use crate::problem::Problem;
 use crate::router::Frontend;
 
 /// Whether the platform can do its work.
@@ -28,9 +29,17 @@ pub(crate) struct Readiness {
 /// Something that keeps the platform from doing its work.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReadinessProblem {
-    /// The part, such as `store` or `engine`.
+    /// The part: `store`, `engine`, `ingress`, `disk`; `claiming` when no work can be taken up, `operations` when one
+    /// can't go on.
     part: &'static str,
+    /// What is wrong with it.
     message: String,
+    /// What to do about it.
+    hint: String,
+    /// When it was noticed first.
+    since: Timestamp,
+    /// How many operations on this server wait for it.
+    waiting: usize,
 }
 
 /// The version of the server.
@@ -53,7 +62,9 @@ pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Whether the platform can do its work: store, container engine and proxy answer, and no operation is stuck.
+/// Whether the platform can do its work.
+///
+/// Store, container engine and proxy answer, the disk has space left, and no operation is stuck.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -115,8 +126,14 @@ async fn readiness(frontend: Frontend, request: request::Parts) -> Response {
     let status = if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let ready = health.is_ready();
     let problems = frontend.access().is_granted(&request).then(|| {
-        let problems = health.problems.into_iter();
-        problems.map(|problem| ReadinessProblem { part: problem.part, message: problem.message }).collect()
+        let told = |problem: paas_core::Problem| ReadinessProblem {
+            part: problem.part,
+            message: problem.message,
+            hint: problem.hint,
+            since: problem.since,
+            waiting: problem.waiting,
+        };
+        health.problems.into_iter().map(told).collect()
     });
     (status, axum::Json(Readiness { ready, problems })).into_response()
 }
@@ -132,7 +149,9 @@ pub(crate) async fn version() -> axum::Json<Version> {
     axum::Json(Version { version: env!("CARGO_PKG_VERSION"), api: "v1" })
 }
 
-/// Counters and gauges for Prometheus.
+/// Counters, gauges and histograms for Prometheus.
+///
+/// What a store that does not answer would tell is left out.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -142,57 +161,20 @@ pub(crate) async fn version() -> axum::Json<Version> {
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn metrics(State(frontend): State<Frontend>) -> Result<Response> {
-    let load = frontend.platform().load().await?;
-    let samples = frontend.metrics().map(Metrics::samples).unwrap_or_default();
-    let text = exposition(load, frontend.streams().open(), &samples);
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
-}
-
-/// Prometheus' text format. Operations and outcomes are names in the program's text: nothing in them needs escaping.
-fn exposition(load: Load, streams: usize, samples: &[CallSample]) -> String {
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = write_exposition(&mut text, load, streams, samples);
-    text
-}
-
-fn write_exposition(
-    out: &mut String,
-    load: Load,
-    streams: usize,
-    samples: &[CallSample],
-) -> std::fmt::Result {
-    writeln!(out, "# HELP paas_work_due Operations that wait for a worker or a build slot, or have one.")?;
-    writeln!(out, "# TYPE paas_work_due gauge")?;
-    writeln!(out, "paas_work_due{{class=\"operation\"}} {}", load.operations)?;
-    writeln!(out, "paas_work_due{{class=\"build\"}} {}", load.builds)?;
-    writeln!(out, "# HELP paas_http_streams Streams and waiting requests that are open.")?;
-    writeln!(out, "# TYPE paas_http_streams gauge")?;
-    writeln!(out, "paas_http_streams {streams}")?;
-    writeln!(out, "# HELP paas_call_duration_seconds How long calls of adapters took.")?;
-    writeln!(out, "# TYPE paas_call_duration_seconds histogram")?;
-    for sample in samples {
-        let labels = format!("operation=\"{}\",outcome=\"{}\"", sample.operation, sample.outcome.as_str());
-        for (bound, count) in sample.buckets {
-            writeln!(
-                out,
-                "paas_call_duration_seconds_bucket{{{labels},le=\"{}\"}} {count}",
-                bound.as_secs_f64()
-            )?;
-        }
-        writeln!(out, "paas_call_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}", sample.count)?;
-        writeln!(out, "paas_call_duration_seconds_sum{{{labels}}} {}", sample.total.as_secs_f64())?;
-        writeln!(out, "paas_call_duration_seconds_count{{{labels}}} {}", sample.count)?;
-    }
-    Ok(())
+pub(crate) async fn metrics(State(frontend): State<Frontend>) -> Response {
+    let mut families = frontend.platform().metrics().await;
+    let help = "Streams and waiting requests that are open.";
+    #[allow(clippy::cast_precision_loss)] // far below 2^53
+    families.push(Family::gauge("paas_http_streams", help, frontend.streams().open() as f64));
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], exposition(&families)).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use paas_core::memory::{MemoryHost, MemoryRuntime};
+    use paas_core::metrics::{CALL_DURATION, Value};
     use paas_core::wrap::Observe;
-    use paas_core::{Clock, Outcome, TestClock};
+    use paas_core::{Clock, Metrics, TestClock};
 
     use super::*;
 
@@ -204,12 +186,13 @@ mod tests {
         let platform =
             Platform::builder().clock(clock.clone()).runtime(Arc::new(runtime)).start().await.unwrap();
         let pings = || {
-            let samples = metrics.samples();
-            samples
-                .iter()
-                .filter(|sample| sample.operation == "runtime.ping")
-                .map(|sample| sample.count)
-                .sum()
+            let families = metrics.families();
+            let calls = families.iter().find(|family| family.name == CALL_DURATION.name);
+            match calls.and_then(|calls| calls.value(&["runtime.ping", "ok"])) {
+                Some(Value::Distribution { count, .. }) => *count,
+                Some(other) => panic!("{other:?}"),
+                None => 0,
+            }
         };
         let health = RecentHealth::default();
         let before: u64 = pings();
@@ -221,12 +204,5 @@ mod tests {
             assert_eq!(pings(), before + round);
             clock.sleep(HEALTH_HOLDS).await;
         }
-    }
-
-    #[test]
-    fn metrics_are_in_prometheus_text_format() {
-        let metrics = Metrics::default();
-        metrics.record("git.fetch", Outcome::Ok, Duration::from_millis(30));
-        insta::assert_snapshot!(exposition(Load { operations: 2, builds: 1 }, 3, &metrics.samples()));
     }
 }

@@ -13,7 +13,7 @@ const OPERATION: &str = "server.configure";
 /// What every variable of ours begins with.
 const PREFIX: &str = "PAAS_";
 /// Variables that others read: the program's own, and the proxy's.
-const OTHERS: &[&str] = &["PAAS_CONFIG", "PAAS_LOG", "PAAS_PROXY_BINARY"];
+const OTHERS: &[&str] = &["PAAS_CONFIG", "PAAS_LOG", "PAAS_LOG_FORMAT", "PAAS_PROXY_BINARY"];
 
 /// What a [`Server`](super::Server) is told. The defaults suit one machine and one user.
 ///
@@ -187,6 +187,7 @@ mod tests {
                 ("PAAS_DOCKER_ON_LOOPBACK", "true"),
                 ("PAAS_INSTALLATION", "123"),
                 ("PAAS_LOG", "debug"),
+                ("PAAS_LOG_FORMAT", "json"),
                 ("DOCKER_HOST", "unix:///run/other.sock"),
                 ("DATABASE_URL", "postgresql://db.lan/paas"),
                 ("HOME", "/root"),

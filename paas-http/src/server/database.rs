@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use paas_core::{Clock, Error, Kind, Result, StateStore, error};
-use paas_store::{PostgresStore, SqliteStore};
+use paas_core::{Clock, Error, Kind, Metrics, Result, StateStore, error};
+use paas_store::{PostgresOptions, PostgresStore, SqliteOptions, SqliteStore};
 use rustix::fs::{FlockOperation, flock};
 
 use super::ServerConfig;
@@ -23,14 +23,20 @@ pub(super) enum Database {
 }
 
 impl Database {
-    pub(super) async fn open(config: &ServerConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+    pub(super) async fn open(
+        config: &ServerConfig,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
         let directory = &config.data_directory;
         let Some(url) = &config.database_url else {
-            let store = SqliteStore::open(directory.join("paas.db"), clock).await?;
+            let options = SqliteOptions { metrics, ..SqliteOptions::default() };
+            let store = SqliteStore::open_with(directory.join("paas.db"), options, clock).await?;
             return Ok(Self::Sqlite(Arc::new(store)));
         };
         let lock = lock(directory)?;
-        let store = Arc::new(PostgresStore::open(url.expose(), clock).await?);
+        let options = PostgresOptions { metrics, ..PostgresOptions::default() };
+        let store = Arc::new(PostgresStore::open_with(url.expose(), options, clock).await?);
         Ok(Self::Postgres { store, _lock: Arc::new(lock) })
     }
 

@@ -3,10 +3,13 @@
 mod adapters;
 mod config;
 mod database;
+mod disk;
 mod engine;
 mod listener;
 mod log;
 mod token;
+#[cfg(feature = "opentelemetry")]
+mod traces;
 
 use std::fs::DirBuilder;
 use std::io::{IsTerminal, Write};
@@ -33,7 +36,9 @@ use database::Database;
 
 pub use adapters::Adapters;
 pub use config::ServerConfig;
-pub use log::log_to_stderr;
+pub use log::{Log, log_to_stderr};
+#[cfg(feature = "opentelemetry")]
+pub use traces::Traces;
 
 use crate::{Access, Options};
 
@@ -95,8 +100,9 @@ impl Server {
             Error::new(Kind::Unavailable, "server.start", message).source(error)
         })?;
         // First: it locks the directory.
-        let database = Database::open(&config, clock.clone()).await?;
-        let server = Self::assemble(config, launcher, database.clone(), clock, arrange).await;
+        let metrics = Arc::new(Metrics::default());
+        let database = Database::open(&config, clock.clone(), metrics.clone()).await?;
+        let server = Self::assemble(config, launcher, database.clone(), clock, metrics, arrange).await;
         if server.is_err() {
             database.close().await;
         }
@@ -150,9 +156,9 @@ impl Server {
         launcher: Launcher,
         database: Database,
         clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
         arrange: impl FnOnce(Adapters) -> Adapters,
     ) -> Result<Self> {
-        let metrics = Arc::new(Metrics::default());
         let context = Context::new(clock.clone());
         let settings = Settings {
             domain: config.domain.clone(),
@@ -203,11 +209,13 @@ impl Server {
             .clock(clock.clone())
             .keyring(keyring)
             .settings(settings)
+            .metrics(metrics)
+            .part(Arc::new(disk::Disk(directory.clone())))
             .start()
             .await?;
         let closing = CancellationToken::new();
         let access = Access::bearer(token.expose(), clock.clone());
-        let options = Options { metrics: Some(metrics), closing: closing.clone(), ..Options::new(access) };
+        let options = Options { closing: closing.clone(), ..Options::new(access) };
         let router = crate::router(platform.clone(), options);
         let serving = tokio::spawn(listener::serve(listener, router, closing.clone(), clock));
         Ok(Self { platform, database, address, token, token_file, is_token_new, closing, serving })

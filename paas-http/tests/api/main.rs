@@ -9,5 +9,6 @@ mod inputs;
 mod lists;
 mod logs;
 mod operations;
+mod prometheus;
 mod stuck;
 mod world;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use http::Method;
 use paas_core::Outcome;
 use serde_json::{Value, json};
 
+use crate::prometheus;
 use crate::world::World;
 
 #[tokio::test]
@@ -19,18 +21,49 @@ async fn it_lives_and_is_ready() {
 }
 
 #[tokio::test]
-async fn metrics_tell_of_calls_and_of_waiting_work() {
+async fn metrics_are_what_prometheus_reads_and_tell_of_calls_steps_and_waiting_work() {
     let world = World::new().await;
-    world.metrics.record("git.fetch", Outcome::Ok, Duration::from_millis(1));
+    world.platform.registry().record("git.fetch", Outcome::Ok, Duration::from_millis(1));
+    world.live("hello").await;
     let metrics = world.get("/metrics").await.expect(200);
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
-    for line in [
-        "paas_work_due{class=\"build\"} 0",
-        "paas_http_streams 0",
-        "paas_call_duration_seconds_count{operation=\"git.fetch\",outcome=\"ok\"} 1",
+    let samples = prometheus::parse(&metrics.text);
+    for (sample, value) in [
+        ("paas_work_waiting{class=\"build\"}", 0.0),
+        ("paas_http_streams", 0.0),
+        ("paas_part_up{part=\"engine\"}", 1.0),
+        ("paas_leases_lost_total", 0.0),
+        ("paas_call_duration_seconds_count{operation=\"git.fetch\",outcome=\"ok\"}", 1.0),
+        ("paas_call_duration_seconds_bucket{operation=\"git.fetch\",outcome=\"ok\",le=\"0.001\"}", 1.0),
+        ("paas_step_duration_seconds_count{step=\"verify\",outcome=\"succeeded\"}", 1.0),
     ] {
-        assert!(metrics.text.lines().any(|found| found == line), "{line}: {}", metrics.text);
+        assert_eq!(samples.get(sample), Some(&value), "{sample}: {}", metrics.text);
     }
+    for leak in ["hello", "app_", "dpl_", "org_"] {
+        assert!(!metrics.text.contains(leak), "{leak}: labels are bounded: {}", metrics.text);
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_with_what_to_do_to_those_with_the_token_alone() {
+    let world = World::new().await;
+    world.host.stop_engine();
+    let ready = world.get("/readyz").await;
+    assert_eq!(ready.status, 503);
+    let told = ready.json();
+    let problem = &told["problems"][0];
+    assert_eq!(
+        (&told["ready"], &problem["part"], &problem["waiting"]),
+        (&json!(false), &json!("engine"), &json!(0))
+    );
+    for field in ["message", "hint"] {
+        assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {told}");
+    }
+    assert!(problem["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{told}");
+    let open = world.raw(Method::GET, "/readyz", &[], "").await;
+    assert_eq!((open.status.as_u16(), open.json()), (503, json!({"ready": false})));
+    world.host.start_engine();
+    world.until("it is ready", async || world.get("/readyz").await.status == 200).await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use paas_core::memory::{
     MemoryBuilder, MemoryFiles, MemoryGit, MemoryHost, MemoryLogStore, MemoryRuntime, MemoryStore,
     MemoryTree, Script,
 };
-use paas_core::{Keyring, Metrics, Platform, Settings, SourceTree, SystemClock};
+use paas_core::{Keyring, Platform, Settings, SourceTree, SystemClock};
 use paas_http::{Access, Options};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,6 @@ pub(crate) struct World {
     pub(crate) host: MemoryHost,
     pub(crate) logs: Arc<MemoryLogStore>,
     pub(crate) closing: CancellationToken,
-    pub(crate) metrics: Arc<Metrics>,
     pub(crate) authority: String,
     client: Client<HttpConnector, Full<Bytes>>,
 }
@@ -114,19 +113,14 @@ impl World {
             .await
             .unwrap();
         let closing = CancellationToken::new();
-        let metrics = Arc::new(Metrics::default());
-        let options = Options {
-            closing: closing.clone(),
-            metrics: Some(metrics.clone()),
-            streams,
-            ..Options::new(Access::bearer(TOKEN, clock))
-        };
+        let options =
+            Options { closing: closing.clone(), streams, ..Options::new(Access::bearer(TOKEN, clock)) };
         let router = paas_http::router(platform.clone(), options);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let world = Self { platform, store, git, host, logs, closing, metrics, authority, client };
+        let world = Self { platform, store, git, host, logs, closing, authority, client };
         world.push("one", Script::default());
         world
     }

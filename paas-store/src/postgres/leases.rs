@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use paas_core::error::Result;
-use paas_core::{Claim, Claimed, Lease, WorkClass, WorkKey};
+use paas_core::{Backlog, Claim, Claimed, Lease, WorkClass, WorkKey};
 use tokio_postgres::Row;
 
 use super::batch::fenced;
@@ -68,6 +68,23 @@ pub(super) async fn count(
     let key = key.as_deref().map(str::as_bytes);
     let rows = pool.query(OPERATION, Lost::Repeat, SQL, &[&now, &class.as_str(), &key]).await?;
     rows.first().map_or(Ok(0), |row| number(row, OPERATION, 0))
+}
+
+pub(super) async fn backlog(pool: &Pool, class: WorkClass, now: Option<i64>) -> Result<Backlog> {
+    const OPERATION: &str = "postgres.backlog";
+    const SQL: &str = "SELECT count(*) - count(due_at), count(due_at), coalesce(max(now) - min(due_at), 0)
+        FROM (
+            SELECT now, CASE WHEN w.expires_at > now THEN NULL ELSE w.due_at END AS due_at
+            FROM paas.present($1) AS now CROSS JOIN paas.work w
+            WHERE w.class = $2 AND (w.due_at <= now OR w.expires_at > now)
+        ) AS work";
+    let rows = pool.query(OPERATION, Lost::Repeat, SQL, &[&now, &class.as_str()]).await?;
+    let Some(row) = rows.first() else { return Ok(Backlog::default()) };
+    Ok(Backlog {
+        held: number(row, OPERATION, 0)?,
+        waiting: number(row, OPERATION, 1)?,
+        oldest: Duration::from_nanos(number(row, OPERATION, 2)?),
+    })
 }
 
 /// At most some 100 years: later, added to a time of today, has no number.

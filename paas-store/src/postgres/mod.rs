@@ -22,8 +22,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use paas_core::error::Result;
 use paas_core::{
-    Batch, Change, Claim, Claimed, Clock, Committed, Lease, Page, Position, Record, Scan, Scope, StateStore,
-    StoredEvent, StreamId, WorkClass, WorkKey,
+    Backlog, Batch, Change, Claim, Claimed, Clock, Committed, Lease, Metrics, Page, Position, Record, Scan,
+    Scope, StateStore, StoredEvent, StreamId, WorkClass, WorkKey,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -54,12 +54,14 @@ pub struct PostgresOptions {
     /// Leases and records expire by the clock that the store is opened with, and not by the database's: for tests
     /// that let time pass. The clocks of several servers differ, so never with more than one.
     pub own_time: bool,
+    /// Where transactions are counted: `paas_store_commits_per_transaction`.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for PostgresOptions {
-    /// Four connections, and the database's time.
+    /// Four connections, the database's time, and nobody who reads the metrics.
     fn default() -> Self {
-        Self { readers: 4, own_time: false }
+        Self { readers: 4, own_time: false, metrics: Arc::default() }
     }
 }
 
@@ -156,6 +158,7 @@ impl PostgresStore {
             clock: Arc::clone(&clock),
             time: time.clone(),
             hints: hints.clone(),
+            metrics: options.metrics,
         };
         tokio::spawn(writer.run(receiver));
         tokio::spawn(hints::notify(Arc::clone(&readers), number, others));
@@ -244,6 +247,10 @@ impl StateStore for PostgresStore {
 
     async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64> {
         leases::count(&self.readers, class, key, self.now()).await
+    }
+
+    async fn backlog(&self, class: WorkClass) -> Result<Backlog> {
+        leases::backlog(&self.readers, class, self.now()).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, maybe_done};
 use futures::poll;
-use paas_core::{Batch, Clock, Committed};
+use paas_core::{Batch, Clock, Committed, Metrics};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Row;
 
@@ -15,6 +15,7 @@ use super::connect::{Connection, Connector};
 use super::failure::{Failure, Result};
 use super::hints::Hints;
 use crate::convert::nanoseconds;
+use crate::grouped::grouped;
 
 /// The most batches in one transaction: enough to make the cost of a turn small, few enough that nobody waits long.
 const GROUP: usize = 64;
@@ -69,6 +70,7 @@ pub(super) struct Writer {
     /// The clock that is the store's time, if that is not the database's.
     pub(super) time: Option<Arc<dyn Clock>>,
     pub(super) hints: Hints,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Writer {
@@ -113,6 +115,8 @@ impl Writer {
             let place = Place { writer: *writer, number: *number, place: 0 };
             failure = match self.attempt(connection, &group, place).await {
                 Ok(answers) => {
+                    let commits = answers.iter().filter(|answer| answer.is_ok()).count();
+                    grouped(&self.metrics, "postgres", commits);
                     self.hints.committed(
                         group
                             .iter()

@@ -17,8 +17,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use paas_core::error::{self, Result};
 use paas_core::{
-    Batch, Change, Claim, Claimed, Clock, Committed, Lease, Page, Position, Record, Scan, Scope, StateStore,
-    StoredEvent, StreamId, WorkClass, WorkKey,
+    Backlog, Batch, Change, Claim, Claimed, Clock, Committed, Lease, Metrics, Page, Position, Record, Scan,
+    Scope, StateStore, StoredEvent, StreamId, WorkClass, WorkKey,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -40,12 +40,14 @@ pub struct SqliteOptions {
     pub readers: usize,
     /// The size in bytes that the database file may not exceed; what would, is answered like a full disk.
     pub max_bytes: Option<u64>,
+    /// Where transactions are counted: `paas_store_commits_per_transaction`.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for SqliteOptions {
-    /// Four readers, and no bound but the disk.
+    /// Four readers, no bound but the disk, and nobody who reads the metrics.
     fn default() -> Self {
-        Self { readers: 4, max_bytes: None }
+        Self { readers: 4, max_bytes: None, metrics: Arc::default() }
     }
 }
 
@@ -101,7 +103,7 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         const OPERATION: &str = "sqlite.open";
-        let (path, now) = (path.as_ref().to_owned(), clock.now());
+        let (path, now, metrics) = (path.as_ref().to_owned(), clock.now(), Arc::clone(&options.metrics));
         let opening = tokio::task::spawn_blocking(move || match open::open(&path, &options, now) {
             Ok(opened) => Ok((path, opened)),
             Err(failure) => Err(failure.into_error(&path)),
@@ -117,6 +119,7 @@ impl SqliteStore {
             clock: Arc::clone(&clock),
             recent: Arc::clone(&recent),
             changes: changes.clone(),
+            metrics,
             lock,
         };
         std::thread::Builder::new()
@@ -226,6 +229,10 @@ impl StateStore for SqliteStore {
 
     async fn count(&self, class: WorkClass, key: Option<WorkKey>) -> Result<u64> {
         self.ask("sqlite.count", |reply| Command::Count(class, key, reply)).await
+    }
+
+    async fn backlog(&self, class: WorkClass) -> Result<Backlog> {
+        self.ask("sqlite.backlog", |reply| Command::Backlog(class, reply)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {

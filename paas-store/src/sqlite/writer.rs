@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use paas_core::error::Result;
-use paas_core::{Agenda, Batch, Change, Claim, Claimed, Clock, Committed, Lease, WorkClass, WorkKey};
+use paas_core::{
+    Agenda, Backlog, Batch, Change, Claim, Claimed, Clock, Committed, Lease, Metrics, WorkClass, WorkKey,
+};
 use rusqlite::Connection;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::batch::{Failure, Session, fenced};
 use super::failure::unavailable;
 use super::recent::Recent;
+use crate::grouped::grouped;
 
 /// The most batches in one transaction: enough to make the cost of a synced write small, few enough that nobody
 /// waits long.
@@ -27,6 +30,7 @@ pub(super) enum Command {
     Claim(Claim, Reply<Claimed>),
     Renew(Lease, Duration, Reply<Lease>),
     Count(WorkClass, Option<WorkKey>, Reply<u64>),
+    Backlog(WorkClass, Reply<Backlog>),
     Close(Reply<()>),
 }
 
@@ -128,6 +132,7 @@ pub(super) struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) recent: Arc<Recent>,
     pub(super) changes: broadcast::Sender<Change>,
+    pub(super) metrics: Arc<Metrics>,
     /// Held as long as the file is open.
     pub(super) lock: File,
 }
@@ -135,9 +140,12 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until every sender is gone or one asks to close.
     pub(super) fn run(self, mut commands: mpsc::Receiver<Command>) {
-        let Self { connection, agenda, clock, recent, changes, lock } = self;
+        let Self { connection, agenda, clock, recent, changes, metrics, lock } = self;
         let closing = match Session::new(&connection, agenda) {
-            Ok(session) => work(session, &mut commands, &*clock, &recent, &changes),
+            Ok(session) => {
+                let told = Told { recent: &recent, changes: &changes, metrics: &metrics };
+                work(session, &mut commands, &*clock, told)
+            }
             Err(cause) => {
                 tracing::error!(%cause, "the statements of the database can't be prepared");
                 None
@@ -155,12 +163,19 @@ impl Writer {
     }
 }
 
+/// Who is told of what was committed.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    recent: &'a Recent,
+    changes: &'a broadcast::Sender<Change>,
+    metrics: &'a Metrics,
+}
+
 fn work(
     mut session: Session<'_>,
     commands: &mut mpsc::Receiver<Command>,
     clock: &dyn Clock,
-    recent: &Recent,
-    changes: &broadcast::Sender<Change>,
+    told: Told<'_>,
 ) -> Option<Reply<()>> {
     let mut group = Vec::with_capacity(GROUP);
     let mut writes = Vec::with_capacity(GROUP);
@@ -175,7 +190,7 @@ fn work(
             }
         }
         if !writes.is_empty() {
-            transact(&mut session, &mut writes, now, recent, changes);
+            transact(&mut session, &mut writes, now, told);
         }
         // Behind the writes: nobody claims work before it is durable.
         for command in rest.drain(..) {
@@ -189,6 +204,7 @@ fn work(
                 Command::Count(class, key, reply) => {
                     let _ = reply.send(Ok(session.agenda.count(class, key.as_ref(), now) as u64));
                 }
+                Command::Backlog(class, reply) => drop(reply.send(Ok(session.agenda.backlog(class, now)))),
                 Command::Close(reply) => closing = Some(reply),
             }
         }
@@ -197,13 +213,8 @@ fn work(
 }
 
 /// Carries out what was gathered in one durable transaction, and answers.
-fn transact(
-    session: &mut Session<'_>,
-    writes: &mut Vec<Write>,
-    now: Timestamp,
-    recent: &Recent,
-    changes: &broadcast::Sender<Change>,
-) {
+fn transact(session: &mut Session<'_>, writes: &mut Vec<Write>, now: Timestamp, told: Told<'_>) {
+    let Told { recent, changes, metrics } = told;
     let mut all = || {
         session.begin()?;
         writes.iter_mut().try_for_each(|write| write.apply(session, now))?;
@@ -213,7 +224,10 @@ fn transact(
         committed
     };
     match all() {
-        Ok(()) => writes.drain(..).for_each(|write| write.send(changes)),
+        Ok(()) => {
+            grouped(metrics, "sqlite", writes.iter().filter_map(Write::committed).count());
+            writes.drain(..).for_each(|write| write.send(changes));
+        }
         Err(cause) => {
             tracing::error!(%cause, batches = writes.len(), "a transaction was lost");
             if let Err(cause) = session.roll_back() {

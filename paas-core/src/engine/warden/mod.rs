@@ -83,7 +83,9 @@ impl Warden {
 
     async fn look(&self) -> Result<()> {
         let context = self.services.context().with_budget(PATIENCE);
-        let instances = self.services.runtime.list(&context, &Selector::default()).await?;
+        let instances = self.services.runtime.list(&context, &Selector::default()).await;
+        self.services.outages.note("engine", self.services.clock.now(), &instances);
+        let instances = instances?;
         // After the list: what was begun meanwhile is known then.
         self.learn().await?;
         for (org, app) in self.suspects(&instances) {

@@ -89,7 +89,7 @@ impl Drive<'_> {
                 () = clock.sleep(wake_at.saturating_sub(clock.elapsed())) => {
                     let now = clock.elapsed();
                     if cancel_until.is_some_and(|until| now >= until) {
-                        tracing::warn!(deployment = %self.journal.spec.id, "a cancelled step did not end in time");
+                        tracing::warn!("a cancelled step did not end in time");
                         return Ok(Error::cancelled("worker.attend"));
                     }
                     if stop_at.is_some_and(|at| now >= at) {
@@ -146,13 +146,19 @@ impl Drive<'_> {
 
     /// True if the failure came of an outage of the platform's own parts, which is waited out.
     pub(super) async fn is_outage(&mut self, error: &Error) -> Result<bool> {
+        let services = self.worker.services.clone();
+        let app = self.journal.spec.app.clone();
+        services.outages.go_on(&app);
         if !may_be_outage(error) {
             return Ok(false);
         }
-        let services = self.worker.services.clone();
         let context = services.context();
         let ask = async { Ok(services.is_out(&context).await) };
-        Ok(matches!(self.attend(&context, OnCancel::GoOn, ask).await?, Attended::Done(Ok(true))))
+        let is_out = matches!(self.attend(&context, OnCancel::GoOn, ask).await?, Attended::Done(Ok(true)));
+        if is_out {
+            services.outages.wait(&app);
+        }
+        Ok(is_out)
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use attend::{Attended, OnCancel};
 
@@ -59,7 +61,11 @@ impl Worker {
                 self.services.records().get(&lease.scope, app.as_str()).await?;
             let next = status.as_ref().and_then(|status| status.value.next_operation().cloned());
             let Some(id) = next else {
-                let again = self.tend(&mut lease, &app, status).await?;
+                let span = tracing::info_span!("tend", org = Empty, %app);
+                if let Scope::Org(org) = &lease.scope {
+                    span.record("org", tracing::field::display(org));
+                }
+                let again = self.tend(&mut lease, &app, status).instrument(span).await?;
                 return self.release(&lease, again.map(|after| (WorkClass::Light, after))).await;
             };
             let Some(mut journal) = Journal::load(self.services.clone(), lease.clone(), &app, &id).await?
@@ -81,7 +87,16 @@ impl Worker {
 
     /// Takes one operation as far as it goes now.
     async fn drive(&self, journal: &mut Journal, renew_at: &mut Duration) -> Result<Turn> {
-        let id = journal.spec.id.clone();
+        let spec = &journal.spec;
+        let span = tracing::info_span!(
+            "operation",
+            org = %spec.org,
+            app = %spec.app,
+            deployment = %spec.id,
+            kind = %spec.kind.as_str(),
+            outcome = Empty,
+        );
+        let id = spec.id.clone();
         let news = self.hub.watch(StreamId::from(&id));
         let log = OperationLog::start(self.services.logs.clone(), journal.spec.app.clone(), id);
         let mut drive = Drive {
@@ -93,9 +108,12 @@ impl Worker {
             renew_at,
             is_overdue: false,
         };
-        let turn = drive.take_steps().await;
-        drive.log.flush().await;
-        turn
+        let work = async {
+            let turn = drive.take_steps().await;
+            drive.log.flush().await;
+            turn
+        };
+        work.instrument(span).await
     }
 }
 
@@ -137,12 +155,14 @@ impl Drive<'_> {
                         self.begin(step, attempt).await?;
                         continue;
                     }
-                    if let Some(turn) = self.do_step(step, attempt).await? {
+                    let span = tracing::info_span!("step", step = %step.as_str(), attempt, outcome = Empty);
+                    if let Some(turn) = self.do_step(step, attempt).instrument(span).await? {
                         return Ok(turn);
                     }
                 }
                 Action::Undo { step } => {
-                    if let Some(turn) = self.undo_step(step).await? {
+                    let span = tracing::info_span!("undo", step = %step.as_str());
+                    if let Some(turn) = self.undo_step(step).instrument(span).await? {
                         return Ok(turn);
                     }
                 }
@@ -239,10 +259,11 @@ impl Drive<'_> {
         busy: Duration,
     ) -> Result<()> {
         if error.kind() == Kind::Internal {
-            tracing::error!(deployment = %self.journal.spec.id, ?step, ?error, "a step failed");
+            tracing::error!(?error, "a step failed");
         } else {
-            tracing::info!(deployment = %self.journal.spec.id, ?step, ?error, "a step failed");
+            tracing::info!(?error, "a step failed");
         }
+        Span::current().record("outcome", error.kind().as_str());
         let is_outage = self.is_outage(error).await?;
         let (random, now) = (self.services().ids.random(), self.services().clock.now());
         let (busy_millis, left) = (millis(busy), std::mem::take(&mut self.scratch.left));
@@ -317,6 +338,9 @@ impl Drive<'_> {
             Ok((events, extra))
         };
         self.journal.commit(make).await?;
+        self.services().outages.go_on(&self.journal.spec.app);
+        Span::current().record("outcome", "ok");
+        tracing::info!(busy_millis, "a step is done");
         Ok((frees_slot && !is_cancelled(&self.journal.state)).then_some(Turn::Released))
     }
 
@@ -348,6 +372,8 @@ impl Drive<'_> {
             Ok((vec![Event::Ended { outcome: outcome.clone() }], extra))
         };
         self.journal.commit(make).await?;
+        Span::current().record("outcome", outcome.as_str());
+        tracing::info!("an operation ended");
         let is_last = is_deleted || self.journal.status().queue.is_empty();
         Ok(if is_last || lease.class == WorkClass::Build { Turn::Released } else { Turn::Ended })
     }

@@ -39,7 +39,7 @@ impl Drive<'_> {
             };
             let is_outage = self.is_outage(&error).await?;
             if !error.is_transient() || (!is_outage && tries + 1 == UNDO_TRIES) {
-                tracing::warn!(deployment = %spec.id, ?step, ?error, "a step could not be undone");
+                tracing::warn!(?error, "a step could not be undone");
                 let failure = leftover(&spec, &state, step, &error);
                 break (Event::UndoFailed { step, failure }, Vec::new());
             }

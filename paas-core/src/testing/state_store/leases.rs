@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Harness, append, org, put, refused};
 use crate::error::{Kind, Result};
 use crate::store::{
-    Batch, Claim, Claimed, Committed, Expect, Lease, LeaseChange, Position, Scope, WorkClass,
+    Backlog, Batch, Claim, Claimed, Committed, Expect, Lease, LeaseChange, Position, Scope, WorkClass,
 };
 
 use WorkClass::{Build, Light};
@@ -379,6 +379,31 @@ pub async fn the_longest_waiting_comes_first(harness: &Harness) {
     }
     harness.advance(MINUTE);
     assert_eq!(keys(&claim(harness, Light, 3).await), ["b", "c", "a"]);
+}
+
+/// What waits and what is held, by class, and for how long the oldest has been due.
+pub async fn the_backlog_says_how_much_waits_and_since_when(harness: &Harness) {
+    let backlog = async |class| harness.store.backlog(class).await.unwrap();
+    assert_eq!(backlog(Build).await, Backlog::default());
+    for key in ["a", "b"] {
+        schedule(harness, key, Build, NOW).await;
+        harness.advance(MINUTE);
+    }
+    schedule(harness, "sleeping", Build, MINUTE).await;
+    schedule(harness, "light", Light, NOW).await;
+    let found = backlog(Build).await;
+    assert_eq!((found.waiting, found.held), (2, 0));
+    // Where time goes on by itself, it is a little more.
+    assert!(found.oldest >= 2 * MINUTE && found.oldest < 3 * MINUTE, "{found:?}");
+    let lease = claim(harness, Build, 1).await.leases.pop().unwrap();
+    let found = backlog(Build).await;
+    assert_eq!((found.waiting, found.held), (1, 1));
+    assert!(found.oldest >= MINUTE && found.oldest < 2 * MINUTE, "{found:?}");
+    assert_eq!(backlog(Light).await.waiting, 1);
+    release(harness, &lease, None).await.unwrap();
+    let lease = claim(harness, Build, 1).await.leases.pop().unwrap();
+    assert_eq!(backlog(Build).await, Backlog { waiting: 0, held: 1, oldest: NOW });
+    release(harness, &lease, None).await.unwrap();
 }
 
 /// How much is ahead of each, held work included.

@@ -196,6 +196,7 @@ macro_rules! conformance_state_store {
                 a_busy_org_comes_behind_an_idle_one,
                 the_longest_waiting_comes_first,
                 count_gives_queue_positions,
+                the_backlog_says_how_much_waits_and_since_when,
                 concurrent_commits_all_take_effect,
                 one_writer_wins_each_version,
                 one_writer_wins_a_unique_key,

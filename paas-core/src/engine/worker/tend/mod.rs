@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::domain::{AppId, AppStatus, Crashes, DeploymentId, Instance, InstanceName, InstanceState, OrgId};
 use crate::engine::effects::{FOREIGN_NAME, Scratch, Work};
 use crate::engine::journal::{FENCED, Journal};
+use crate::engine::tally;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Drift, Event, project_drift};
 use crate::records::{self, Versioned};
@@ -45,7 +46,7 @@ impl Worker {
                 Ok(crashes.map(|crashes| crashes.wait(self.services.clock.now())))
             }
             Err(error) => {
-                tracing::warn!(%app, ?error, "what has drifted can't be put right yet");
+                tracing::warn!(?error, "what has drifted can't be put right yet");
                 Ok(Some(AGAIN))
             }
         }
@@ -148,6 +149,7 @@ impl Tending<'_> {
             if let Err(error) = self.holding(context, removal).await? {
                 return Ok(Err(error));
             }
+            tally::drift_repaired(&self.worker.services.metrics, Drift::Unneeded);
         }
         if self.worker.services.runtime.addressing() == Addressing::Platform {
             let kept: BTreeSet<_> = live.into_iter().map(|live| live.deployment).collect();
@@ -219,7 +221,7 @@ impl Tending<'_> {
     /// Records what was found before anything is done about it, or what was done, with what that means for the status.
     /// Answers the event's position; `None` if there is an operation by now: it goes first.
     async fn tell(&mut self, event: Event) -> Result<Option<Position>> {
-        tracing::warn!(app = %self.app, ?event, "seeing to an app");
+        tracing::warn!(?event, "seeing to an app");
         let Worker { services, .. } = self.worker;
         let (records, stream) = (services.records(), StreamId::from(self.app));
         for _ in 0..TRIES {
@@ -236,6 +238,8 @@ impl Tending<'_> {
             }
             match services.store.commit(batch).await {
                 Ok(committed) => {
+                    let crashes = self.status.as_ref().and_then(|status| status.value.crashes.as_ref());
+                    tally::tending(&services.metrics, &event[0], crashes);
                     let position = committed.positions.first().copied();
                     for (status, version) in changed.iter_mut().zip(committed.versions) {
                         status.version = version;

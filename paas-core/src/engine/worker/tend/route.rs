@@ -3,6 +3,7 @@
 use super::Tending;
 use crate::context::Context;
 use crate::domain::{App, ConditionKind, Generation, Host, Instance, Route, RouteTarget};
+use crate::engine::tally;
 use crate::error::Result;
 use crate::ingress::Serving;
 use crate::pipeline::{Drift, Event, observe};
@@ -76,6 +77,9 @@ impl Tending<'_> {
         }
         let batch = Batch { fence: Some(self.lease.clone()), writes, ..Batch::default() };
         let committed = self.worker.services.store.commit(batch).await?;
+        if has_moved {
+            tally::drift_repaired(&self.worker.services.metrics, Drift::Moved);
+        }
         status.version = committed.versions.first().copied().unwrap_or_default();
         Ok(())
     }
