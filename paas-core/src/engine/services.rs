@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+
 use super::outages::Outages;
 use crate::clock::Clock;
 use crate::context::Context;
@@ -17,6 +19,7 @@ use crate::ingress::Ingress;
 use crate::logs::LogStore;
 use crate::metrics::Metrics;
 use crate::plan::Planner;
+use crate::platform::Part;
 use crate::records::Records;
 use crate::runtime::ContainerRuntime;
 use crate::seal::{Keyring, Sealed};
@@ -43,6 +46,8 @@ pub(crate) struct Services {
     pub settings: Arc<Settings>,
     pub metrics: Arc<Metrics>,
     pub outages: Arc<Outages>,
+    /// What an installation added, such as a disk.
+    pub parts: Vec<Arc<dyn Part>>,
 }
 
 impl Services {
@@ -56,14 +61,20 @@ impl Services {
     }
 
     /// Asks every part of the platform itself whether it answers, each for at most [`PING_PATIENCE`].
-    pub(crate) async fn ping(&self, context: &Context) -> [(&'static str, Result<()>); 3] {
+    pub(crate) async fn ping(&self, context: &Context) -> Vec<(&'static str, Result<()>)> {
         let context = context.with_budget(PING_PATIENCE);
-        let (store, runtime, ingress) = tokio::join!(
+        let others = self
+            .parts
+            .iter()
+            .map(|part| async { (part.name(), context.run("part.ping", part.ping(&context)).await) });
+        let (store, runtime, ingress, others) = tokio::join!(
             context.run("store.ping", self.store.ping()),
             context.run("runtime.ping", self.runtime.ping(&context)),
             context.run("ingress.ping", self.ingress.ping(&context)),
+            join_all(others),
         );
-        let answers = [("store", store), ("engine", runtime), ("ingress", ingress)];
+        let mut answers = vec![("store", store), ("engine", runtime), ("ingress", ingress)];
+        answers.extend(others);
         for (part, answer) in &answers {
             self.outages.note(part, self.clock.now(), answer);
         }

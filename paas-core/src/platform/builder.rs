@@ -154,14 +154,15 @@ impl PlatformBuilder {
             settings: Arc::new(self.settings),
             metrics: self.metrics,
             outages: Arc::new(Outages::default()),
+            parts: self.parts,
         });
         services.store.ping().await?;
         let hub = Arc::new(Hub::default());
         let collector = Arc::new(Collector::new(services.clone()));
         let effects = Arc::new(Effects::new(services.clone(), collector.clone()));
         let engine = Engine::new(services.clone(), effects, hub.clone());
-        let (parts, closing) = (self.parts, CancellationToken::new());
-        let inner = Inner { services, engine, hub, collector, parts, closing };
+        let closing = CancellationToken::new();
+        let inner = Inner { services, engine, hub, collector, closing };
         let platform = Platform { inner: Arc::new(inner) };
         platform.inner.engine.start();
         platform.restore();

@@ -99,7 +99,7 @@ impl Platform {
         let up = |part| if outages.contains_key(part) { 0.0 } else { 1.0 };
         let waiting = |part| outages.get(part).map_or(0.0, |outage| count(outage.waiting.len() as u64));
         let mut parts = vec!["claiming", "engine", "ingress", "store"];
-        parts.extend(self.inner.parts.iter().map(|part| part.name()));
+        parts.extend(self.services().parts.iter().map(|part| part.name()));
         let of_parts = |number: &dyn Fn(&'static str) -> f64| -> Vec<_> {
             parts.iter().map(|part| (*part, number(part))).collect()
         };

@@ -57,7 +57,6 @@ struct Inner {
     engine: Arc<Engine>,
     hub: Arc<Hub>,
     collector: Arc<Collector>,
-    parts: Vec<Arc<dyn Part>>,
     /// Fires when the platform stops: what would wait for ever ends.
     closing: CancellationToken,
 }

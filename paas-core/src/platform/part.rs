@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// A part of an installation whose trouble is to be named with the platform's own, such as a disk.
 ///
-/// It is only asked: nothing waits for it. Add it with [`PlatformBuilder::part`](super::PlatformBuilder::part).
+/// While it is in trouble, what the platform can't do is tried again later and not counted as a try. Add it with [`PlatformBuilder::part`](super::PlatformBuilder::part).
 #[async_trait]
 pub trait Part: Debug + Send + Sync + 'static {
     /// What it is called in [`Problem::part`](super::Problem::part), such as `disk`.

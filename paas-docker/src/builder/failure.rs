@@ -48,9 +48,9 @@ pub(super) fn of(message: &str, step: Option<FailedStep>) -> Error {
     // First of all: the command that meets it fails as well.
     let is_full = |text: &str| text.to_ascii_lowercase().contains("no space left on device");
     if is_full(&message) || is_full(&step.error) || evidence.iter().any(|line| is_full(line)) {
-        return Error::new(Kind::Internal, OPERATION, "the disk of the build machine is full")
+        return Error::new(Kind::Unavailable, OPERATION, "the disk of the build machine is full")
             .retry(Retry::Transient { after: None })
-            .code("disk_full")
+            .code("storage_full")
             .hint("free space, for example with `docker builder prune`")
             .context("engine", &message)
             .evidence(evidence);
@@ -208,7 +208,7 @@ mod tests {
             ("failed to copy: write /var/lib/docker/x: no space left on device", None),
         ] {
             let error = of(message, step);
-            assert_eq!((error.whose(), error.reason()), (Fault::Platform, Some("disk_full")), "{message}");
+            assert_eq!((error.whose(), error.reason()), (Fault::Platform, Some("storage_full")), "{message}");
             // Not `Unavailable`, which is waited out for ever.
             assert!(error.is_transient() && error.kind() == Kind::Internal, "{message}");
         }

@@ -64,7 +64,8 @@ impl Failure {
             Self::Unreachable(Some(cause)) | Self::Refused(cause) | Self::Lost(Some(cause)) => Some(cause),
             _ => None,
         };
-        let (retry, message, hint) = match (&**self, cause.and_then(tokio_postgres::Error::code)) {
+        let code = cause.and_then(tokio_postgres::Error::code);
+        let (retry, message, hint) = match (&**self, code) {
             (Self::Unfit { message, hint }, _) => (Retry::Permanent, message.clone(), *hint),
             (Self::Damaged(_), _) => damaged(),
             (_, Some(code)) => refused(code),
@@ -90,6 +91,7 @@ impl Failure {
             Some(cause) => error.context("postgres", cause),
             None => error,
         };
+        let error = if code == Some(&SqlState::DISK_FULL) { error.code("storage_full") } else { error };
         error.source(Arc::clone(self))
     }
 }

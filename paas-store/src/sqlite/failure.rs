@@ -69,6 +69,7 @@ pub(super) fn unavailable(operation: &'static str, cause: &rusqlite::Error) -> E
     let error = match cause.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
             Error::new(Kind::Unavailable, operation, "the disk is full, or the database has its largest size")
+                .code("storage_full")
                 .hint("make room: nothing of this change was kept, everything before it was")
         }
         _ if is_damage(cause) => Error::new(Kind::Unavailable, operation, "the database is damaged")

@@ -1,0 +1,137 @@
+//! The real server while something that it needs is out: reads go on, writes say why they can't, apps keep serving, and
+//! what was accepted goes on by itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod installation;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use hyper::Method;
+use installation::server::{Machine, Server};
+use installation::visitor::{Hammer, client, get};
+use paas_core::memory::MemoryFiles;
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use serde_json::{Value, json};
+
+/// More than is left when the server calls its disk full.
+const DISK_BYTES: u64 = 640 * 1024 * 1024;
+
+/// A disk of its own for a server's data, in memory. Gone with this value.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: PathBuf) -> Self {
+        std::fs::create_dir(&at).unwrap();
+        let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
+        let options = format!("size={DISK_BYTES},mode=700,uid={},gid={}", user.as_raw(), group.as_raw());
+        as_root(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs", at.to_str().unwrap()]);
+        Self(at)
+    }
+
+    /// Takes all that is left.
+    fn fill(&self) {
+        let filler = File::create(self.0.join("filler")).unwrap();
+        let left = statvfs(&self.0).unwrap();
+        fallocate(&filler, FallocateFlags::empty(), 0, left.f_bavail * left.f_frsize).unwrap();
+        assert_eq!(statvfs(&self.0).unwrap().f_bavail, 0);
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        as_root(&["umount", "--lazy", self.0.to_str().unwrap()]);
+    }
+}
+
+fn as_root(command: &[&str]) {
+    let is_root = rustix::process::geteuid().is_root();
+    let prefix: &[&str] = if is_root { &[] } else { &["sudo", "--non-interactive"] };
+    let words = [prefix, command].concat();
+    let status = Command::new(words[0]).args(&words[1..]).status().unwrap();
+    assert!(status.success(), "{words:?}: {status}");
+}
+
+/// A page whose build takes so long.
+fn page(text: &str, seconds: u32) -> MemoryFiles {
+    let dockerfile = format!(
+        "FROM paas/static:1\nRUN [\"/bin/busybox\", \"sleep\", \"{seconds}\"]\nCOPY index.html /site/index.html\n\
+         CMD [\"/bin/busybox\", \"sh\", \"-c\", \"exec /bin/busybox httpd -f -p $PORT -h /site\"]\n"
+    );
+    MemoryFiles::from([("Dockerfile", dockerfile), ("index.html", text.to_owned())])
+}
+
+/// What `/readyz` names, by part.
+async fn trouble(server: &Server) -> Vec<String> {
+    let (status, readiness) = server.call(Method::GET, "/readyz", Value::Null).await;
+    let problems = readiness["problems"].as_array().unwrap_or_else(|| panic!("{readiness}")).clone();
+    assert_eq!(status, if problems.is_empty() { 200 } else { 503 }, "{readiness}");
+    problems.iter().map(|problem| problem["part"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The number of the last try of any step.
+async fn tries(server: &Server, deployment: &str) -> u64 {
+    let path = format!("/v1/deployments/{deployment}/events?limit=100");
+    let events = server.call(Method::GET, &path, Value::Null).await.1;
+    let events = events["items"].as_array().unwrap_or_else(|| panic!("{events}"));
+    events.iter().filter_map(|event| event["attempt"].as_u64()).max().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_reads_go_on_and_what_was_accepted_waits() {
+    let machine = Machine::new().await;
+    let disk = Disk::mount(machine.folder.path().join("server"));
+    let server = machine.start().await;
+    machine.git.commit("site", "main", page("one", 0)).await.unwrap();
+    let (_, first) = server.create("site", &machine.git.url("site")).await;
+    assert_eq!(server.settle(&first).await["state"], "running");
+    assert_eq!(trouble(&server).await, [""; 0]);
+    let hammer = Hammer::start(machine.proxy_port, "site", 1);
+
+    machine.git.commit("site", "main", page("two", 3)).await.unwrap();
+    let second = server.act(Method::POST, "/v1/apps/site/deployments").await;
+    server.reach(&second, &["build"]).await;
+    disk.fill();
+    let wanted = json!({ "name": "late", "repository": machine.git.url("late").as_str() });
+    let (status, problem) = server.call(Method::POST, "/v1/apps", wanted.clone()).await;
+    assert_eq!((status, &problem["code"]), (507, &"storage_full".into()), "{problem}");
+    assert!(problem["hint"].is_string(), "{problem}");
+    assert_eq!(server.call(Method::GET, "/v1/apps/site", Value::Null).await.0, 200);
+    // The build ends meanwhile, and its end can't be recorded.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(server.deployment(&second).await["state"], "building");
+    assert!(trouble(&server).await.contains(&"disk".to_owned()));
+    assert_eq!(visit(&machine).await, (200, "one".to_owned()));
+
+    disk.free();
+    assert_eq!(server.settle(&second).await["state"], "running");
+    assert_eq!(tries(&server, &second).await, 1, "no try was counted");
+    assert_eq!(visit(&machine).await, (200, "two".to_owned()));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(trouble(&server).await, [""; 0]);
+    assert_eq!(server.call(Method::GET, "/v1/apps/late", Value::Null).await.0, 404, "it was refused");
+
+    machine.git.commit("late", "main", page("late", 0)).await.unwrap();
+    let (status, app) = server.call(Method::POST, "/v1/apps", wanted).await;
+    assert_eq!(status, 201, "{app}");
+    let late = app["deployment"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.settle(&late).await["state"], "running");
+    let (answered, failures) = hammer.stop().await;
+    assert_eq!(failures, [""; 0], "of {answered}");
+    for name in ["site", "late"] {
+        let deletion = server.act(Method::DELETE, &format!("/v1/apps/{name}")).await;
+        assert_eq!(server.settle(&deletion).await["state"], "deleted");
+    }
+    assert!(server.stop().await.0.success());
+}
+
+async fn visit(machine: &Machine) -> (u16, String) {
+    get(&client(), machine.proxy_port, "site", "/").await.unwrap()
+}
