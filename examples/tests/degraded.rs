@@ -35,9 +35,15 @@ impl Disk {
     /// Takes all that is left.
     fn fill(&self) {
         let filler = File::create(self.0.join("filler")).unwrap();
-        let left = statvfs(&self.0).unwrap();
-        fallocate(&filler, FallocateFlags::empty(), 0, left.f_bavail * left.f_frsize).unwrap();
-        assert_eq!(statvfs(&self.0).unwrap().f_bavail, 0);
+        loop {
+            let left = statvfs(&self.0).unwrap();
+            if left.f_bavail == 0 {
+                return;
+            }
+            // The server may have written in between: then it is asked for too much, and asked again.
+            let length = filler.metadata().unwrap().len();
+            let _ = fallocate(&filler, FallocateFlags::empty(), length, left.f_bavail * left.f_frsize);
+        }
     }
 
     fn free(&self) {

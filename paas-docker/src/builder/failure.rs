@@ -209,8 +209,8 @@ mod tests {
         ] {
             let error = of(message, step);
             assert_eq!((error.whose(), error.reason()), (Fault::Platform, Some("storage_full")), "{message}");
-            // Not `Unavailable`, which is waited out for ever.
-            assert!(error.is_transient() && error.kind() == Kind::Internal, "{message}");
+            // It is waited out while the disk is nearly full, and counts as a try otherwise.
+            assert!(error.is_transient() && error.kind() == Kind::Unavailable, "{message}");
         }
     }
 
