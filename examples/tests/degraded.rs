@@ -62,7 +62,10 @@ fn as_root(command: &[&str]) {
     let prefix: &[&str] = if is_root { &[] } else { &["sudo", "--non-interactive"] };
     let words = [prefix, command].concat();
     let status = Command::new(words[0]).args(&words[1..]).status().unwrap();
-    assert!(status.success(), "{words:?}: {status}");
+    assert!(
+        status.success(),
+        "{words:?}: {status}; a small disk is mounted for this test: run it as root, or let sudo ask for no password"
+    );
 }
 
 /// A page whose build takes so long.
@@ -110,9 +113,10 @@ async fn on_a_full_disk_reads_go_on_and_what_was_accepted_waits() {
     assert_eq!((status, &problem["code"]), (507, &"storage_full".into()), "{problem}");
     assert!(problem["hint"].is_string(), "{problem}");
     assert_eq!(server.call(Method::GET, "/v1/apps/site", Value::Null).await.0, 200);
-    // The build ends meanwhile, and its end can't be recorded.
+    // The build ends meanwhile. The database may have room for some of what follows in its log, but not for all.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    assert_eq!(server.deployment(&second).await["state"], "building");
+    let waiting = server.deployment(&second).await;
+    assert!(waiting["settled_at"].is_null(), "{waiting}");
     assert!(trouble(&server).await.contains(&"disk".to_owned()));
     assert_eq!(visit(&machine).await, (200, "one".to_owned()));
 

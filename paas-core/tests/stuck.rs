@@ -111,12 +111,12 @@ async fn every_server_says_so_also_after_a_restart() {
     assert_eq!(listed(&platform).await, told);
 }
 
-/// A server of the version that wrote what the others do not know: a request to stop, in other words.
+/// A store whose events are read in other words.
 #[derive(Debug)]
-struct Newer(Arc<dyn StateStore>);
+struct Rewording(Arc<dyn StateStore>, fn(&mut StoredEvent));
 
 #[async_trait]
-impl StoreFront for Newer {
+impl StoreFront for Rewording {
     fn behind(&self) -> &dyn StateStore {
         &*self.0
     }
@@ -129,11 +129,24 @@ impl StoreFront for Newer {
         limit: usize,
     ) -> Result<Vec<StoredEvent>> {
         let mut events = self.0.events(scope, stream, after, limit).await?;
-        for event in events.iter_mut().filter(|event| event.body == UNKNOWN) {
-            let meant = Event::CancelRequested { reason: CancelReason::Requested };
-            event.body = serde_json::to_vec(&meant).unwrap();
-        }
+        events.iter_mut().for_each(self.1);
         Ok(events)
+    }
+}
+
+/// As the version reads it that wrote what the others do not know: a request to stop.
+fn understood(event: &mut StoredEvent) {
+    if event.body == UNKNOWN {
+        let meant = Event::CancelRequested { reason: CancelReason::Requested };
+        event.body = serde_json::to_vec(&meant).unwrap();
+    }
+}
+
+/// As if an operation had started its instance in words of a newer version.
+fn hidden(event: &mut StoredEvent) {
+    let read = Event::decode(&event.body);
+    if let Event::NameTaken { .. } | Event::Finished { output: Output::Built { .. }, .. } = read {
+        event.body = UNKNOWN.to_vec();
     }
 }
 
@@ -143,7 +156,12 @@ async fn an_upgrade_goes_on_by_itself_within_a_minute() {
     let old = world.platform().await;
     let handle = stuck(&world, &old).await;
     // The old one goes on working: it sees the same as before, until the newer one has gone on.
-    let newer = world.builder().store(Arc::new(Front(Newer(world.store.clone())))).start().await.unwrap();
+    let newer = world
+        .builder()
+        .store(Arc::new(Front(Rewording(world.store.clone(), understood))))
+        .start()
+        .await
+        .unwrap();
     assert!(matches!(
         newer.apps().deployment(handle.id()).await.unwrap().get().await.unwrap().state,
         DeploymentState::Building
@@ -298,44 +316,21 @@ async fn a_live_instance_is_made_again_whatever_else_its_journal_says() {
     platform.shutdown().await;
     // Its name is a substitute, which only the journal tells.
     world.host.take_name(InstanceName::of(handle.id(), 0));
-    let newer = world.builder().store(Arc::new(Front(Newer(world.store.clone())))).start().await.unwrap();
+    let newer = world
+        .builder()
+        .store(Arc::new(Front(Rewording(world.store.clone(), understood))))
+        .start()
+        .await
+        .unwrap();
     newer.apps().deployment(handle.id()).await.unwrap().outcome().await.unwrap();
     newer.shutdown().await;
     // As if a newer version had recorded more before it started the instance.
-    let hidden = Arc::new(Front(Hiding(world.store.clone())));
-    let platform = world.builder().store(hidden).start().await.unwrap();
+    let rewording = Arc::new(Front(Rewording(world.store.clone(), hidden)));
+    let platform = world.builder().store(rewording).start().await.unwrap();
     let before = world.host.instances().remove(0);
     world.host.remove(&before.name);
     tokio::time::sleep(MINUTE).await;
     let after = world.host.instances().remove(0);
     assert_eq!((&after.name, after.address), (&before.name, before.address));
     assert!(platform.health().await.is_ready());
-}
-
-/// A store in which an operation has started its instance in words of a newer version.
-#[derive(Debug)]
-struct Hiding(Arc<dyn StateStore>);
-
-#[async_trait]
-impl StoreFront for Hiding {
-    fn behind(&self) -> &dyn StateStore {
-        &*self.0
-    }
-
-    async fn events(
-        &self,
-        scope: &Scope,
-        stream: &StreamId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<StoredEvent>> {
-        let mut events = self.0.events(scope, stream, after, limit).await?;
-        for event in &mut events {
-            let read = Event::decode(&event.body);
-            if let Event::NameTaken { .. } | Event::Finished { output: Output::Built { .. }, .. } = read {
-                event.body = UNKNOWN.to_vec();
-            }
-        }
-        Ok(events)
-    }
 }
