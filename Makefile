@@ -55,11 +55,12 @@ simulate:
 	SIMULATE_SEEDS=$(SEEDS) SIMULATE_SEED=$(SEED) \
 		cargo test --quiet -p paas-core --test simulation every_seed -- --nocapture
 
-# `make torture` kills the real server a thousand times and lets 500 containers drift, which takes more than an hour;
-# `make torture KILLS=50 DRIFTS=10 SEED=7` as often as it says.
+# `make torture` kills the real server a thousand times and the engine twenty times, and lets 500 containers drift, which
+# takes more than an hour; `make torture KILLS=50 ENGINE_KILLS=5 DRIFTS=10 SEED=7` as often as it says.
 torture: machine
 	cargo build --quiet -p paas-proxy --bins
-	TORTURE_KILLS=$(or $(KILLS),1000) TORTURE_DRIFTS=$(or $(DRIFTS),500) TORTURE_SEED=$(SEED) \
+	TORTURE_KILLS=$(or $(KILLS),1000) TORTURE_DRIFTS=$(or $(DRIFTS),500) \
+	TORTURE_ENGINE_KILLS=$(or $(ENGINE_KILLS),20) TORTURE_SEED=$(SEED) \
 		cargo test --quiet -p paas-examples --test torture -- --nocapture --test-threads=1
 
 # Takes about ten minutes; `make bench ARGS="--only store,proxy"` runs a part, `ARGS=--quick` shows that it works.

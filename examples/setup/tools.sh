@@ -18,6 +18,7 @@ want mold mold
 want git git
 want curl curl
 want python3 python3
+want ip iproute2
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)

@@ -7,15 +7,17 @@ mod installation;
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use hyper::Method;
+use installation::own_engine::OwnEngine;
+use installation::root::run_as_root;
 use installation::server::{Machine, Server};
 use installation::visitor::{Hammer, client, get};
 use paas_core::memory::MemoryFiles;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use serde_json::{Value, json};
+use tokio::task::block_in_place;
 
 /// More than is left when the server calls its disk full.
 const DISK_BYTES: u64 = 640 * 1024 * 1024;
@@ -28,7 +30,7 @@ impl Disk {
         std::fs::create_dir(&at).unwrap();
         let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
         let options = format!("size={DISK_BYTES},mode=700,uid={},gid={}", user.as_raw(), group.as_raw());
-        as_root(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs", at.to_str().unwrap()]);
+        run_as_root(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs", at.to_str().unwrap()]);
         Self(at)
     }
 
@@ -53,19 +55,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        as_root(&["umount", "--lazy", self.0.to_str().unwrap()]);
+        run_as_root(&["umount", "--lazy", self.0.to_str().unwrap()]);
     }
-}
-
-fn as_root(command: &[&str]) {
-    let is_root = rustix::process::geteuid().is_root();
-    let prefix: &[&str] = if is_root { &[] } else { &["sudo", "--non-interactive"] };
-    let words = [prefix, command].concat();
-    let status = Command::new(words[0]).args(&words[1..]).status().unwrap();
-    assert!(
-        status.success(),
-        "{words:?}: {status}; a small disk is mounted for this test: run it as root, or let sudo ask for no password"
-    );
 }
 
 /// A page whose build takes so long.
@@ -140,6 +131,84 @@ async fn on_a_full_disk_reads_go_on_and_what_was_accepted_waits() {
         assert_eq!(server.settle(&deletion).await["state"], "deleted");
     }
     assert!(server.stop().await.0.success());
+}
+
+/// How an engine can be away.
+#[derive(Clone, Copy, Debug)]
+enum Away {
+    Killed,
+    Restarted,
+    Held,
+}
+
+impl Away {
+    fn begin(self, engine: &OwnEngine) {
+        match self {
+            Self::Killed => engine.kill(),
+            Self::Restarted => engine.stop(),
+            Self::Held => engine.hold(),
+        }
+    }
+
+    fn end(self, engine: &OwnEngine) {
+        match self {
+            Self::Killed | Self::Restarted => engine.start_again(),
+            Self::Held => engine.let_go_on(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_engine_is_away_apps_answer_and_what_was_accepted_waits() {
+    let machine = Machine::new().await.with_engine(block_in_place(OwnEngine::start));
+    let engine = machine.engine.as_ref().unwrap();
+    let server = machine.start().await;
+    for name in ["site", "other"] {
+        machine.git.commit(name, "main", page("0", 0)).await.unwrap();
+        let (_, first) = server.create(name, &machine.git.url(name)).await;
+        assert_eq!(server.settle(&first).await["state"], "running");
+    }
+    let hammer = Hammer::start(machine.proxy_port, "other", 1);
+    for (number, away) in [(0, Away::Killed), (1, Away::Restarted), (2, Away::Held)] {
+        let text = (number + 1).to_string();
+        // Not as long as the build before: the engine would know the step.
+        machine.git.commit("site", "main", page(&text, 3 + number)).await.unwrap();
+        let building = server.act(Method::POST, "/v1/apps/site/deployments").await;
+        server.reach(&building, &["build"]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        block_in_place(|| away.begin(engine));
+        let accepted = server.act(Method::POST, "/v1/apps/other/actions/restart").await;
+        until(&server, |parts| parts.contains(&"engine".to_owned())).await;
+        for operation in [&building, &accepted] {
+            let waiting = server.deployment(operation).await;
+            assert!(waiting["settled_at"].is_null(), "{away:?}: {waiting}");
+        }
+        assert_eq!(visit(&machine).await, (200, number.to_string()), "{away:?}");
+        block_in_place(|| away.end(engine));
+        for operation in [&building, &accepted] {
+            let settled = server.settle(operation).await;
+            assert_eq!(settled["state"], "running", "{away:?}: {settled}");
+            assert_eq!(tries(&server, operation).await, 1, "{away:?}: no try was counted");
+        }
+        assert_eq!(visit(&machine).await, (200, text), "{away:?}");
+        until(&server, <[String]>::is_empty).await;
+    }
+    let (answered, failures) = hammer.stop().await;
+    assert_eq!(failures, [""; 0], "of {answered}");
+    assert!(server.stop().await.0.success());
+}
+
+/// Waits until what `/readyz` names is so.
+async fn until(server: &Server, is_so: impl Fn(&[String]) -> bool) {
+    let began = std::time::Instant::now();
+    loop {
+        let parts = trouble(server).await;
+        if is_so(&parts) {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{parts:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 async fn visit(machine: &Machine) -> (u16, String) {

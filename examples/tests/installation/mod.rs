@@ -5,6 +5,8 @@
 
 pub mod engine;
 mod leftovers;
+pub mod own_engine;
+pub mod root;
 pub mod server;
 pub mod visitor;
 

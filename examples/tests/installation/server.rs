@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::leftovers::Leftovers;
+use super::own_engine::OwnEngine;
 use http_body_util::{BodyExt, Full};
 use hyper::Method;
 use hyper::body::Bytes;
@@ -39,6 +40,8 @@ pub struct Machine {
     pub proxy_port: u16,
     /// Where its servers keep their state, if not in a file.
     pub database_url: Option<String>,
+    /// What its servers build and run with, if not the machine's engine.
+    pub engine: Option<OwnEngine>,
     program: &'static str,
 }
 
@@ -60,6 +63,7 @@ impl Machine {
             leftovers: Leftovers(format!("server-{}", std::process::id())),
             proxy_port,
             database_url: None,
+            engine: None,
             program: env!("CARGO_BIN_EXE_http_server"),
         }
     }
@@ -67,6 +71,12 @@ impl Machine {
     /// The same with servers that die where they are told to.
     pub fn fragile(mut self) -> Self {
         self.program = env!("CARGO_BIN_EXE_fragile_server");
+        self
+    }
+
+    /// The same with an engine of its own.
+    pub fn with_engine(mut self, engine: OwnEngine) -> Self {
+        self.engine = Some(engine);
         self
     }
 
@@ -110,6 +120,7 @@ impl Machine {
             .env("PAAS_ALLOWED_HOSTS", format!("[\"{}\"]", self.git.address()))
             .env("PAAS_BASE_IMAGES", BASE_IMAGES)
             .envs(self.database_url.as_ref().map(|url| ("PAAS_DATABASE_URL", url)))
+            .envs(self.engine.as_ref().map(|engine| ("DOCKER_HOST", engine.host())))
             .envs(authorities.exists().then_some(("PAAS_CA_BUNDLE", authorities)))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -152,14 +163,19 @@ impl Machine {
         processes.filter(is_proxy).filter_map(id).collect()
     }
 
+    /// A command for the engine that its servers use.
+    pub fn docker(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new("docker");
+        command.envs(self.engine.as_ref().map(|engine| ("DOCKER_HOST", engine.host()))).args(arguments);
+        command
+    }
+
     /// The containers of an app, running or not.
     pub fn containers(&self, app: &str) -> Vec<String> {
-        let output = std::process::Command::new("docker")
-            .args(["ps", "--all", "--format", "{{.Names}}"])
-            .args(["--filter", &format!("label=paas.installation={}", self.leftovers.0)])
-            .args(["--filter", &format!("label=paas.app={app}")])
-            .output()
-            .unwrap();
+        let of_app = format!("label=paas.app={app}");
+        let arguments = ["ps", "--all", "--format", "{{.Names}}", "--filter", &of_app];
+        let output = self.docker(&arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 }

@@ -12,8 +12,10 @@
 
 mod act;
 mod drift;
+mod engine;
 #[path = "../installation/mod.rs"]
 mod installation;
+mod steady;
 mod victim;
 
 use std::collections::BTreeMap;
@@ -21,18 +23,16 @@ use std::time::{Duration, Instant};
 
 use act::Act;
 use installation::server::{Machine, Server};
-use installation::visitor::Hammer;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use steady::Steady;
 use victim::Victim;
 
 /// How many kills a plain test run does: so many in a hundred points and moments.
 const KILLS: usize = 30;
 /// The contract's: an operation goes on within so long of the next start. These end within it, too.
 const WITHIN: Duration = Duration::from_secs(60);
-/// Apps that nothing is done to, and that are asked all the time.
-const STEADY: [&str; 2] = ["steady", "steadfast"];
 
 /// When the server is killed.
 #[derive(Clone, Debug)]
@@ -64,17 +64,10 @@ async fn a_server_killed_anywhere_loses_nothing() {
     let mut random = StdRng::seed_from_u64(seed);
     let machine = Machine::new().await.fragile();
     let mut server = machine.start().await;
-    let mut steady = Vec::new();
-    for name in STEADY {
-        machine.git.commit(name, "main", [("index.html", name)]).await.unwrap();
-        let (app, deployment) = server.create(name, &machine.git.url(name)).await;
-        assert_eq!(server.settle(&deployment).await["state"], "running");
-        steady.push(app);
-    }
+    let steady = Steady::start(&machine, &server).await;
     let mut victim = Victim::new(&machine);
     let points = points(&machine, &server, &mut victim).await;
     println!("{} points, seed {seed}", points.len());
-    let hammers = STEADY.map(|name| Hammer::start(machine.proxy_port, name, 1));
     let mut table: BTreeMap<Act, Row> = BTreeMap::new();
     for number in 0..kills {
         let (act, kill) = if number % 5 == 4 {
@@ -97,18 +90,9 @@ async fn a_server_killed_anywhere_loses_nothing() {
         row.twice += usize::from(is_twice);
         row.longest = row.longest.max(took);
     }
-    for (name, hammer) in STEADY.iter().zip(hammers) {
-        let (answered, failures) = hammer.stop().await;
-        assert!(failures.is_empty(), "{name}: {} failed: {:?}", failures.len(), failures.first());
-        println!("{name}: {answered} requests, none failed");
-    }
     print(&table);
-    for (name, app) in STEADY.iter().zip(steady) {
-        assert_eq!(machine.containers(&app).len(), 1, "{name}");
-        let deletion = server.act(hyper::Method::DELETE, &format!("/v1/apps/{name}")).await;
-        assert_eq!(server.settle(&deletion).await["state"], "deleted");
-    }
-    victim.perform(&server, Act::Delete).await;
+    steady.finish(&machine, &server).await;
+    victim.prepare(&server, Act::Create).await;
     server.kill().await;
 }
 

@@ -1,6 +1,7 @@
 //! What every [`ImageBuilder`] promises.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -186,14 +187,18 @@ pub async fn a_cancelled_build_is_gone_when_it_returns(harness: &dyn ImageBuilde
     let scene = scene(harness);
     let request = harness.request(&scene.org, &scene.app, &TestBuild::Endless);
     let key = scene.builder.key(&scene.context, &request).await.unwrap();
-    let build = scene.builder.build(&scene.context, &request, &key);
-    let cancel = async {
+    let mut build = pin!(scene.builder.build(&scene.context, &request, &key));
+    let waiting = async {
         while !scene.log.has("waiting") || !harness.is_building().await {
             scene.context.sleep("test.wait", Duration::from_millis(20)).await.unwrap();
         }
-        scene.context.cancel();
     };
-    let (result, ()) = futures::join!(build, cancel);
+    tokio::select! {
+        result = &mut build => panic!("it ended before it was cancelled: {result:?}"),
+        () = waiting => {}
+    }
+    scene.context.cancel();
+    let result = build.await;
     assert!(!harness.is_building().await);
     assert_eq!(result.unwrap_err().kind(), Kind::Cancelled);
 }
