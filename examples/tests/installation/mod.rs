@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // each test program uses a part of it
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
+pub mod api;
 pub mod engine;
 mod leftovers;
 pub mod own_engine;

@@ -1,35 +1,37 @@
-//! The bundled server as a process of its own, and a client of its API.
+//! The bundled server as a process of its own.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use super::api::Api;
 use super::leftovers::Leftovers;
 use super::own_engine::OwnEngine;
-use http_body_util::{BodyExt, Full};
-use hyper::Method;
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use paas_core::GitUrl;
 use paas_git::testing::GitServer;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// What `examples/setup/base-images.sh` brings.
 const BASE_IMAGES: &str =
     r#"{ static = "paas/static:1", "python:3.11" = "paas/python:3.11", "node:20" = "paas/node:20" }"#;
-/// How long anything may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// The folder of the first server.
+const FIRST: &str = "server";
 
 /// A server that was started.
 pub struct Server {
     process: Child,
-    address: String,
-    token: String,
+    api: Api,
+}
+
+impl Deref for Server {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
 }
 
 /// What stays when a server is killed: its folder, its proxy, its containers, and the git server.
@@ -43,15 +45,6 @@ pub struct Machine {
     /// What its servers build and run with, if not the machine's engine.
     pub engine: Option<OwnEngine>,
     program: &'static str,
-}
-
-/// Something to ask of a server, as often as it takes: it is done once.
-pub struct Request {
-    pub method: Method,
-    pub path: String,
-    pub body: Value,
-    /// What tells it from others.
-    pub key: u32,
 }
 
 impl Machine {
@@ -100,19 +93,20 @@ impl Machine {
 
     /// Starts a server that is killed while it starts, or soon after.
     pub async fn start_and_kill(&self, after: Duration) {
-        let mut process = self.spawn();
+        let mut process = self.spawn(FIRST);
         tokio::time::sleep(after).await;
         process.kill().await.unwrap();
     }
 
-    fn spawn(&self) -> Child {
+    fn spawn(&self, name: &str) -> Child {
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let pool = format!("10.{}.{low}.0/24", 223 + (high & 0x0f));
         let authorities = Path::new("/etc/ssl/certs/ca-certificates.crt");
         Command::new(self.program)
             .env("FAIL_POINT_FILE", self.folder.path().join("point"))
             .env("FAIL_POINT_LOG", self.folder.path().join("points"))
-            .env("PAAS_DATA_DIRECTORY", self.folder.path().join("server"))
+            .env("PAAS_DATA_DIRECTORY", self.folder.path().join(name))
+            .env("PAAS_PROXY_DIRECTORY", self.proxy_directory())
             .env("PAAS_LISTEN", "127.0.0.1:0")
             .env("PAAS_PROXY_LISTEN", format!("127.0.0.1:{}", self.proxy_port))
             .env("PAAS_INSTALLATION", &self.leftovers.0)
@@ -128,8 +122,26 @@ impl Machine {
             .unwrap()
     }
 
+    fn proxy_directory(&self) -> PathBuf {
+        self.folder.path().join(FIRST).join("proxy")
+    }
+
     pub async fn start(&self) -> Server {
-        let mut process = self.spawn();
+        self.start_as(FIRST).await
+    }
+
+    /// Starts a server beside the first one: with its own folder, and the same key, token and proxy.
+    pub async fn start_beside(&self, name: &str) -> Server {
+        let folder = self.folder.path();
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+        for file in ["master.key", "token"] {
+            std::fs::copy(folder.join(FIRST).join(file), folder.join(name).join(file)).unwrap();
+        }
+        self.start_as(name).await
+    }
+
+    async fn start_as(&self, name: &str) -> Server {
+        let mut process = self.spawn(name);
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let address = loop {
             let line = lines.next_line().await.unwrap().expect("the server starts");
@@ -140,8 +152,8 @@ impl Machine {
         // What else it prints is read, so that it never waits for a reader.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let token =
-            std::fs::read_to_string(self.folder.path().join("server/token")).unwrap().trim().to_owned();
-        Server { process, address, token }
+            std::fs::read_to_string(self.folder.path().join(name).join("token")).unwrap().trim().to_owned();
+        Server { process, api: Api::new(address, token) }
     }
 
     /// Sends a signal to the proxy.
@@ -152,7 +164,7 @@ impl Machine {
 
     /// The ids of the processes that the directory of the proxy is an argument of.
     fn proxies(&self) -> Vec<Pid> {
-        let directory = self.folder.path().join("server/proxy").display().to_string();
+        let directory = self.proxy_directory().display().to_string();
         let is_proxy = |process: &std::fs::DirEntry| {
             std::fs::read(process.path().join("cmdline"))
                 .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&directory))
@@ -190,41 +202,14 @@ impl Drop for Machine {
 }
 
 impl Server {
-    pub async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
-        let request = hyper::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.address))
-            .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json")
-            .body(Full::<Bytes>::from(if body.is_null() { String::new() } else { body.to_string() }))
-            .unwrap();
-        let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await.unwrap();
-        let status = answer.status().as_u16();
-        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    /// Where it is asked.
+    pub fn api(&self) -> Api {
+        self.api.clone()
     }
 
-    /// Asks for something; `None` if the server went away.
-    pub async fn ask(&self, request: &Request) -> Option<(u16, Value)> {
-        let Request { method, path, body, key } = request;
-        let sent = hyper::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.address))
-            .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json")
-            .header("idempotency-key", format!("request-{key}"))
-            .body(Full::<Bytes>::from(body.to_string()))
-            .unwrap();
-        let answer = Client::builder(TokioExecutor::new()).build_http().request(sent).await.ok()?;
-        let status = answer.status().as_u16();
-        let bytes = answer.into_body().collect().await.ok()?.to_bytes();
-        Some((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
-    }
-
-    pub async fn newest_deployment(&self, app: &str) -> String {
-        let page =
-            self.call(Method::GET, &format!("/v1/apps/{app}/deployments?limit=1"), Value::Null).await.1;
-        page["items"][0]["id"].as_str().unwrap_or_else(|| panic!("{page}")).to_owned()
+    pub fn signal(&self, signal: Signal) {
+        let id = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed())).unwrap();
+        kill_process(id, signal).unwrap();
     }
 
     /// True if it ends by itself.
@@ -232,57 +217,10 @@ impl Server {
         tokio::time::timeout(patience, self.process.wait()).await.is_ok()
     }
 
-    /// Creates an app; answers its id and its first deployment's.
-    pub async fn create(&self, name: &str, repository: &GitUrl) -> (String, String) {
-        let wanted = json!({ "name": name, "repository": repository.as_str() });
-        let (status, app) = self.call(Method::POST, "/v1/apps", wanted).await;
-        assert_eq!(status, 201, "{app}");
-        (app["id"].as_str().unwrap().to_owned(), app["deployment"]["id"].as_str().unwrap().to_owned())
-    }
-
-    /// Starts an operation; answers its id.
-    pub async fn act(&self, method: Method, path: &str) -> String {
-        let (status, operation) = self.call(method, path, json!({})).await;
-        assert_eq!(status, 202, "{operation}");
-        operation["id"].as_str().unwrap().to_owned()
-    }
-
-    pub async fn deployment(&self, id: &str) -> Value {
-        self.call(Method::GET, &format!("/v1/deployments/{id}"), Value::Null).await.1
-    }
-
-    /// Waits until the deployment is at one of these steps.
-    pub async fn reach(&self, id: &str, steps: &[&str]) {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let deployment = self.deployment(id).await;
-            assert!(deployment["settled_at"].is_null(), "it ended before {steps:?}: {deployment}");
-            if deployment["step"].as_str().is_some_and(|step| steps.contains(&step)) {
-                return;
-            }
-            assert!(Instant::now() < until, "it never came to {steps:?}: {deployment}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    pub async fn settle(&self, id: &str) -> Value {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let (_, waited) = self
-                .call(Method::GET, &format!("/v1/deployments/{id}/wait?for=settled&timeout=30"), Value::Null)
-                .await;
-            if waited["reached"] == json!(true) {
-                return self.deployment(id).await;
-            }
-            assert!(Instant::now() < until, "it never ends: {waited}");
-        }
-    }
-
     /// SIGTERM: answers how it ended, and after how long.
     pub async fn stop(mut self) -> (ExitStatus, Duration) {
         let began = Instant::now();
-        let id = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed())).unwrap();
-        kill_process(id, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         (self.process.wait().await.unwrap(), began.elapsed())
     }
 

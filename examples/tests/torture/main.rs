@@ -13,9 +13,12 @@
 mod act;
 mod drift;
 mod engine;
+mod fleet;
 #[path = "../installation/mod.rs"]
 mod installation;
 mod steady;
+#[path = "../../../paas-store/tests/support/mod.rs"]
+mod support;
 mod victim;
 
 use std::collections::BTreeMap;

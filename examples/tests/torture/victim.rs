@@ -8,7 +8,8 @@ use paas_core::memory::MemoryFiles;
 use serde_json::{Value, json};
 
 use crate::act::Act;
-use crate::installation::server::{Machine, Request, Server};
+use crate::installation::api::Request;
+use crate::installation::server::{Machine, Server};
 use crate::installation::visitor::{client, get};
 
 const NAME: &str = "victim";
@@ -34,7 +35,7 @@ pub(crate) struct Victim<'a> {
 }
 
 /// A page that says which commit and which variable it was made from.
-fn page(number: u32, build: &str, run: &str) -> MemoryFiles {
+pub(crate) fn page(number: u32, build: &str, run: &str) -> MemoryFiles {
     let dockerfile = format!(
         "FROM paas/static:1\nCOPY text /site/text\n{build}CMD [\"/bin/busybox\", \"sh\", \"-c\", \"{run}mkdir /tmp/www; \
          echo $(cat /site/text) $GREETING > /tmp/www/index.html; exec /bin/busybox httpd -f -p $PORT -h /tmp/www\"]\n"

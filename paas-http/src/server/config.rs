@@ -44,6 +44,9 @@ pub struct ServerConfig {
     pub domain: Host,
     /// Where the proxy listens for apps' visitors.
     pub proxy_listen: SocketAddr,
+    /// Where the proxy keeps its table and its socket, if not in the data directory: servers that name the same one share
+    /// the proxy.
+    pub proxy_directory: Option<PathBuf>,
     /// The port in apps' URLs where it is not the one listened on: behind a port mapping.
     pub proxy_public_port: Option<u16>,
     /// Hosts of git servers, with or without a port, that may be private and may use plain `http`.
@@ -72,6 +75,7 @@ impl Default for ServerConfig {
             listen: (Ipv4Addr::LOCALHOST, 8000).into(),
             domain: paas_core::Settings::default().domain,
             proxy_listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            proxy_directory: None,
             proxy_public_port: None,
             allowed_hosts: BTreeSet::new(),
             base_images: BaseImages::default(),

@@ -189,7 +189,7 @@ impl Server {
         let proxy = ProxyConfig {
             listen: config.proxy_listen,
             public_port: config.proxy_public_port,
-            directory: Some(directory.join("proxy")),
+            directory: Some(config.proxy_directory.unwrap_or_else(|| directory.join("proxy"))),
             ..ProxyConfig::default()
         };
         let proxy = ProxyClient::connect_or_spawn(proxy, launcher).await?;
