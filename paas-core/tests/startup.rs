@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use paas_core::{
-    Append, Batch, Context, Event, Fault, Generation, Host, Ingress, Position, Recorded, Route, Scope,
-    StateStore, StreamId,
+    Append, Batch, Context, Event, Fault, Generation, Host, Ingress, Keyring, Kind, Position, Recorded,
+    Route, Scope, StateStore, StreamId,
 };
 use world::{World, live};
 
@@ -54,6 +54,24 @@ async fn the_feed_shows_that_there_is_what_it_does_not_know_and_ends_with_the_pl
     assert_eq!(events.iter().filter(accepted).count(), 2, "what came after the unknown event is there");
     let org = platform.org(&app.org).events(Position(0));
     assert_eq!(org.count().await, events.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_key_than_the_stores_starts_nothing() {
+    let world = World::new();
+    world.platform().await.shutdown().await;
+    let others = tempfile::tempdir().unwrap();
+    let file = others.path().join("master.key");
+    let other = Keyring::open(&file).unwrap();
+    let refused = world.builder().keyring(other).start().await.unwrap_err();
+    assert_eq!((refused.kind(), refused.reason()), (Kind::Invalid, Some("other_key")), "{refused:?}");
+    assert!(refused.hinted().unwrap().contains("backup"));
+    // A new key comes before the old one, which still opens.
+    let old = std::fs::read_to_string(world.key.path().join("master.key")).unwrap();
+    let new = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, new + &old).unwrap();
+    world.builder().keyring(Keyring::open(&file).unwrap()).start().await.unwrap().shutdown().await;
+    world.platform().await.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

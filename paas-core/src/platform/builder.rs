@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::key_check::check_keys;
 use super::{Inner, Part, Platform};
 use crate::clock::{Clock, SystemClock};
 use crate::dns::{DnsService, TransparentDns};
@@ -129,8 +130,8 @@ impl PlatformBuilder {
     /// Starts the platform: it resumes what the store says is under way and takes new work.
     ///
     /// # Errors
-    /// `Invalid` when a durable store is combined with a key that is gone with the program, or for a setting that makes
-    /// no sense; the store's.
+    /// `Invalid` when a durable store is combined with a key that is gone with the program, or (code `other_key`) with
+    /// another one than before, or for a setting that makes no sense; the store's.
     pub async fn start(self) -> Result<Platform> {
         if self.store.is_some() && self.keyring.is_none() {
             return Err(Error::invalid("platform.start", "a store is given but no keyring")
@@ -157,6 +158,7 @@ impl PlatformBuilder {
             parts: self.parts,
         });
         services.store.ping().await?;
+        check_keys(&services).await?;
         let hub = Arc::new(Hub::default());
         let collector = Arc::new(Collector::new(services.clone()));
         let effects = Arc::new(Effects::new(services.clone(), collector.clone()));

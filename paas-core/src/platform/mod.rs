@@ -7,6 +7,7 @@ mod apps;
 mod builder;
 mod deployments;
 mod health;
+mod key_check;
 mod logs;
 mod metrics;
 mod part;

@@ -35,7 +35,7 @@ pub struct World {
     pub logs: Arc<MemoryLogStore>,
     pub ids: Arc<dyn Ids>,
     pub settings: Settings,
-    key: tempfile::TempDir,
+    pub key: tempfile::TempDir,
 }
 
 impl World {
