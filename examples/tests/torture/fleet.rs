@@ -107,7 +107,10 @@ impl Fleet<'_> {
             operation = if number % 2 == 0 {
                 shown.1 = format!("greeting-{number}");
                 let change = json!({ "env": { "GREETING": shown.1 } });
-                self.ask(Method::PATCH, &path, change).await.1["deployment"]["id"].clone()
+                self.ask(Method::PATCH, &path, change).await;
+                // An answer that got lost can't be had again: the second time, nothing changes.
+                let newest = format!("{path}/deployments?limit=1");
+                self.ask(Method::GET, &newest, json!({})).await.1["items"][0]["id"].clone()
             } else {
                 shown.0 += 1;
                 push(shown.0).await;
@@ -121,9 +124,12 @@ impl Fleet<'_> {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let (status, deletion) = self.ask(Method::DELETE, &format!("/v1/apps/{name}"), json!({})).await;
-        assert_eq!(status, 202, "{deletion}");
-        let deletion = self.settled(deletion["id"].as_str().unwrap()).await;
-        assert_eq!(deletion["state"], "deleted", "{name}: {deletion}");
+        // It may have been deleted by a request whose answer got lost.
+        if status != 404 {
+            assert_eq!(status, 202, "{deletion}");
+            let deletion = self.settled(deletion["id"].as_str().unwrap()).await;
+            assert_eq!(deletion["state"], "deleted", "{name}: {deletion}");
+        }
         assert_eq!(self.machine.containers(app), [""; 0], "{name}");
     }
 
