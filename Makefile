@@ -55,15 +55,15 @@ simulate:
 	SIMULATE_SEEDS=$(SEEDS) SIMULATE_SEED=$(SEED) \
 		cargo test --quiet -p paas-core --test simulation every_seed -- --nocapture
 
-# `make torture` kills the real server a thousand times and the engine twenty times, lets 500 containers drift, and has
-# three servers that are killed and paused deploy 500 times, which takes hours;
-# `make torture KILLS=50 ENGINE_KILLS=5 DRIFTS=10 DEPLOYMENTS=30 SEED=7` does it as often as it says.
+# `make torture` kills the real server a thousand times and the engine twenty times, lets 500 containers drift, has three
+# servers that are killed and paused deploy 500 times, and deploys 20 apps under traffic 100 times, which takes hours;
+# `make torture KILLS=50 ENGINE_KILLS=5 DRIFTS=10 DEPLOYMENTS=30 TRAFFIC=20 SEED=7` does it as often as it says.
 torture: machine
 	examples/setup/postgres.sh
 	cargo build --quiet -p paas-proxy --bins
 	TORTURE_KILLS=$(or $(KILLS),1000) TORTURE_DRIFTS=$(or $(DRIFTS),500) \
 	TORTURE_ENGINE_KILLS=$(or $(ENGINE_KILLS),20) TORTURE_DEPLOYMENTS=$(or $(DEPLOYMENTS),500) \
-	TORTURE_SEED=$(SEED) \
+	TORTURE_TRAFFIC=$(or $(TRAFFIC),100) TORTURE_SEED=$(SEED) \
 		cargo test --quiet -p paas-examples --test torture -- --nocapture --test-threads=1
 
 # Takes about ten minutes; `make bench ARGS="--only store,proxy"` runs a part, `ARGS=--quick` shows that it works.

@@ -29,7 +29,7 @@ pub async fn get(client: &HttpClient, port: u16, name: &str, path: &str) -> Resu
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// Clients that ask an app without a pause until they are told to stop, and count what fails.
+/// Clients that ask an app again and again until they are told to stop, and count what fails.
 pub struct Hammer {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -37,20 +37,25 @@ pub struct Hammer {
 }
 
 impl Hammer {
-    pub fn start(port: u16, name: &'static str, clients: usize) -> Self {
+    /// They hardly pause.
+    pub fn start(port: u16, name: &str, clients: usize) -> Self {
+        Self::with_pause(port, name, clients, Duration::from_millis(2))
+    }
+
+    pub fn with_pause(port: u16, name: &str, clients: usize, pause: Duration) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let failures = (0..clients)
             .map(|_| {
-                let (stop, answered) = (stop.clone(), answered.clone());
+                let (stop, answered, name) = (stop.clone(), answered.clone(), name.to_owned());
                 tokio::spawn(async move {
                     let (client, mut failures) = (client(), Vec::new());
                     while !stop.load(Ordering::Relaxed) {
-                        match get(&client, port, name, "/").await {
+                        match get(&client, port, &name, "/").await {
                             Ok((200, _)) => drop(answered.fetch_add(1, Ordering::Relaxed)),
                             Ok((status, body)) => failures.push(format!("{status} {body}")),
                             Err(error) => failures.push(error),
                         }
-                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        tokio::time::sleep(pause).await;
                     }
                     failures
                 })

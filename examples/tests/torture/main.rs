@@ -19,6 +19,7 @@ mod installation;
 mod steady;
 #[path = "../../../paas-store/tests/support/mod.rs"]
 mod support;
+mod traffic;
 mod victim;
 
 use std::collections::BTreeMap;
