@@ -51,9 +51,11 @@ python:
 	paas-py/check
 
 # `make simulate SEEDS=100000` plays that many stories of servers that break, `make simulate SEED=17` tells one of them.
+# Optimised, many stories take a fifth of the time.
 simulate:
 	SIMULATE_SEEDS=$(SEEDS) SIMULATE_SEED=$(SEED) \
-		cargo test --quiet -p paas-core --test simulation every_seed -- --nocapture
+	CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
+		cargo test $(if $(SEED),,--release) --quiet -p paas-core --test simulation every_seed -- --nocapture
 
 # `make torture` kills the real server a thousand times and the engine twenty times, lets 500 containers drift, has three
 # servers that are killed and paused deploy 500 times, and deploys 20 apps under traffic 100 times, which takes hours;

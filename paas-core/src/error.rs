@@ -107,6 +107,9 @@ pub enum Retry {
     Exhausted,
 }
 
+/// The code of an upstream that is away.
+pub(crate) const UNREACHABLE: &str = "unreachable";
+
 /// An error of any operation of the platform.
 ///
 /// `Display` prints only [`message`](Error::message), which is safe to show to users; `Debug` also
@@ -183,6 +186,12 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::new(Kind::Internal, operation, "an internal error occurred").source(source)
+    }
+
+    /// Something upstream (a git server, a registry, a DNS provider) can't be reached, or says that it is out of order:
+    /// it may be back in half an hour. An operation waits for it until its deadline.
+    pub fn unreachable(operation: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self::new(Kind::Unavailable, operation, message).fault(Fault::Upstream).code(UNREACHABLE)
     }
 
     /// The call was cancelled and has cleaned up behind itself.

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use paas_core::memory::{MemoryBuilder, MemoryDns, MemoryPlanner, Script};
 use paas_core::pipeline::Output;
 use paas_core::testing::chaos::{Chaos, ChaosPlan, Mischief};
 use paas_core::{
-    BuildPlan, Clock, DeploymentHandle, DeploymentState, DnsService, Error, Event, Fault, Kind, Planner,
-    Platform, Probe, RecordType, Result, SourceTree, Step, WaitFor,
+    BuildPlan, Clock, DeploymentHandle, DeploymentState, DnsService, Error, Event, Fault, Followed, Kind,
+    LogQuery, Planner, Platform, Probe, RecordType, Result, SourceTree, Step, WaitFor,
 };
 use world::{World, history, live, new_app, url};
 
@@ -89,12 +90,37 @@ async fn an_outage_is_waited_out_and_burns_no_attempt_and_no_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_never_gets_through_ends_at_its_deadline() {
-    let mut world = World::new();
-    world.settings.retry.attempts = 100_000;
+async fn an_upstream_that_is_away_is_waited_for_and_the_log_says_so() {
+    let world = World::new();
     world.push_page("one");
-    let down = Error::new(Kind::Unavailable, "git.resolve", "it answers 503").fault(Fault::Upstream);
-    world.git.fail(&url(), &down, 1_000_000);
+    let away = Error::unreachable("git.resolve", "the git server cannot be reached");
+    world.git.fail(&url(), &away, u64::MAX);
+    let platform = world.platform().await;
+    let handle = deploying(&platform, "hello").await;
+    tokio::time::sleep(30 * MINUTE).await;
+    let waiting = handle.get().await.unwrap();
+    assert_eq!((waiting.state, waiting.step), (DeploymentState::Building, Some(Step::Fetch)));
+    let tries = begun(&handle, Step::Fetch).await;
+    assert!((30..200).contains(&tries), "{tries}");
+    world.git.fail(&url(), &away, 0);
+    // Within one back-off.
+    assert_eq!(
+        settles_within(&handle, MINUTE + Duration::from_secs(5)).await.state,
+        DeploymentState::Running
+    );
+    let query = LogQuery::of(handle.get().await.unwrap().app);
+    let log: Vec<_> = handle.follow_logs(query).await.unwrap().try_collect().await.unwrap();
+    let is_said =
+        |item: &&Followed| matches!(item, Followed::Line(line) if line.text.starts_with("fetch: the git"));
+    assert!(log.iter().filter(is_said).count() >= tries, "{log:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_gets_through_ends_at_its_deadline() {
+    let world = World::new();
+    world.push_page("one");
+    let away = Error::unreachable("git.resolve", "it answers 503");
+    world.git.fail(&url(), &away, u64::MAX);
     let platform = world.platform().await;
     let began = world.clock.elapsed();
     let handle = deploying(&platform, "hello").await;

@@ -1,5 +1,6 @@
 //! HTTP to addresses that may be called, and to no others.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use url::Url;
 
+use crate::errors;
 use crate::options::GitOptions;
 
 /// How long a connection may take to come about.
@@ -86,12 +88,30 @@ struct SystemResolver;
 impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
         async move {
-            let addresses: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
+            let found = match found {
+                Err(error) if is_unknown(&error) => return Err(errors::host_not_found("git.lookup").into()),
+                found => found?,
+            };
+            let addresses: Vec<_> = found.collect();
             let addresses: Addrs = Box::new(addresses.into_iter());
             Ok(addresses)
         }
         .boxed()
     }
+}
+
+/// True if the name servers say that there is no such name; false while they don't answer. The standard library passes
+/// only their words on: those of glibc, musl and macOS.
+fn is_unknown(error: &io::Error) -> bool {
+    const WORDS: [&str; 4] = [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+        "nodename nor servname provided",
+    ];
+    let text = error.to_string();
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 /// Refuses a name with an address that may not be called. The connection
@@ -128,6 +148,15 @@ mod tests {
             let addresses: Addrs = Box::new(self.0.clone().into_iter());
             async move { Ok(addresses) }.boxed()
         }
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_told_from_name_servers_that_do_not_answer() {
+        let said = |words: &str| {
+            is_unknown(&io::Error::other(format!("failed to lookup address information: {words}")))
+        };
+        assert!(said("Name or service not known") && said("Name does not resolve"));
+        assert!(!said("Temporary failure in name resolution") && !said("System error"));
     }
 
     /// The whole way: a name's private address comes out of a request as `egress_denied`, and is not called.

@@ -54,6 +54,13 @@ pub(crate) fn denied(operation: &'static str) -> Error {
         .hint("private and local addresses are refused unless the operator allows the host")
 }
 
+/// Nobody knows the host of the address.
+pub(crate) fn host_not_found(operation: &'static str) -> Error {
+    Error::not_found(operation, "there is no host of that name")
+        .code("host_not_found")
+        .hint("check the address of the repository")
+}
+
 pub(crate) fn unavailable(operation: &'static str, message: &str, cause: Cause) -> Error {
     Error::new(Kind::Unavailable, operation, message).fault(Fault::Upstream).source(cause)
 }
@@ -101,22 +108,25 @@ pub(crate) fn from_status(operation: &'static str, status: StatusCode, headers: 
             repository_not_found(operation).source(Cause::Status(status))
         }
         status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            unavailable(operation, "the git server has a problem", Cause::Status(status))
+            Error::unreachable(operation, "the git server has a problem")
                 .retry(Retry::Transient { after })
+                .source(Cause::Status(status))
         }
         status => unavailable(operation, "the git server refused the request", Cause::Status(status))
             .retry(Retry::Permanent),
     }
 }
 
-/// What a failed connection means. The chain of causes holds a denial by the resolver, if there was one.
+/// What a failed connection means. The chain of causes holds what the resolver refused, if it did.
 pub(crate) fn from_connection(operation: &'static str, error: reqwest::Error) -> Error {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
-        if error.downcast_ref::<Error>().is_some_and(|error| error.reason() == Some("egress_denied")) {
-            return denied(operation);
+        match error.downcast_ref::<Error>().and_then(Error::reason) {
+            Some("egress_denied") => return denied(operation),
+            Some("host_not_found") => return host_not_found(operation),
+            _ => {}
         }
         text.push_str(": ");
         text.push_str(&error.to_string());
@@ -125,6 +135,7 @@ pub(crate) fn from_connection(operation: &'static str, error: reqwest::Error) ->
     if text.contains("certificate") {
         let message = "the git server's certificate is not trusted";
         return unavailable(operation, message, Cause::Connection(text))
+            .retry(Retry::Permanent)
             .hint("the operator can add a certificate authority");
     }
     let message = if error.is_connect() {
@@ -132,7 +143,7 @@ pub(crate) fn from_connection(operation: &'static str, error: reqwest::Error) ->
     } else {
         "the connection to the git server broke"
     };
-    unavailable(operation, message, Cause::Connection(text))
+    Error::unreachable(operation, message).source(Cause::Connection(text))
 }
 
 /// What gix's error means where nobody noted a better reason.

@@ -71,6 +71,11 @@ async fn two_providers_share_a_directory() {
     }
 }
 
+/// Numbers hardly compress: at the pace of a slow server, fetching them takes minutes.
+fn large() -> String {
+    (0..20_000_u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string()).collect()
+}
+
 /// Not a test by itself: the process that is killed.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by a_killed_fetch_hinders_nobody"]
@@ -90,11 +95,7 @@ async fn a_killed_fetch_hinders_nobody() {
     let real = Real::new().await;
     let first = real.commit_files("app", site(1)).await;
     real.fetch("app", &first).await.unwrap();
-    // Numbers hardly compress: at this pace the fetch takes minutes.
-    let large = (0..20_000_u64)
-        .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string())
-        .collect::<String>();
-    let second = real.commit_files("app", site(2).file("large", large)).await;
+    let second = real.commit_files("app", site(2).file("large", large())).await;
     real.server.fault("app", GitFault::Slow { bytes: 200, pause: Duration::from_millis(20) });
     let told = format!("{} {} {second}", real.mirrors.path().display(), real.server.url("app"));
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -122,7 +123,7 @@ async fn a_killed_fetch_hinders_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_fetch_leaves_nothing_half_made() {
     let real = Real::new().await;
-    let commit = real.commit_files("app", site(1)).await;
+    let commit = real.commit_files("app", site(1).file("large", large())).await;
     real.server.fault("app", GitFault::Slow { bytes: 200, pause: Duration::from_millis(20) });
     let (context, repository, root) = (context(), real.repository("app"), RootDirectory::default());
     let cancel = async {
@@ -143,10 +144,7 @@ async fn a_failed_fetch_keeps_the_mirror() {
     let first = real.commit_files("app", site(1)).await;
     real.fetch("app", &first).await.unwrap();
     let kept = file_names(&real);
-    let large = (0..20_000_u64)
-        .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string())
-        .collect::<String>();
-    let second = real.commit_files("app", site(2).file("large", large)).await;
+    let second = real.commit_files("app", site(2).file("large", large())).await;
 
     real.server.fault("app", GitFault::Pack("0010ERR go away\n".into()));
     let error = real.fetch("app", &second).await.unwrap_err();

@@ -8,7 +8,7 @@ use super::event::RetryPlan;
 use super::state::State;
 use crate::backoff::Backoff;
 use crate::domain::Step;
-use crate::error::{Error, Fault, Kind, Retry};
+use crate::error::{Error, Fault, Kind, Retry, UNREACHABLE};
 
 /// The code of the error of an instance whose process ended before it was healthy.
 pub(crate) const EXITED: &str = "exited";
@@ -18,7 +18,7 @@ pub(crate) const EXITED: &str = "exited";
 pub struct RetryPolicy {
     /// The waits between tries.
     pub backoff: Backoff,
-    /// How often a step is tried.
+    /// How often a step is tried where somebody answers.
     pub attempts: u32,
     /// How often an instance is started: once, and three times more when its process ends or the engine refuses.
     pub start_attempts: u32,
@@ -40,7 +40,8 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// What follows a failure of the running step: another try, or `None`.
     ///
-    /// User faults are final, but for a process that ended at start.
+    /// User faults are final, but for a process that ended at start. An upstream that can't be reached is tried until
+    /// the deadline.
     #[must_use]
     pub fn after(
         &self,
@@ -57,6 +58,8 @@ impl RetryPolicy {
             step == Step::Start && error.whose() != Fault::User && error.kind() != Kind::Cancelled;
         let (from, tried, allowed) = if has_exited || was_refused {
             (Step::Start, state.attempts.get(&Step::Start).copied().unwrap_or(1), self.start_attempts)
+        } else if error.is_transient() && error.reason() == Some(UNREACHABLE) {
+            (step, attempt, u32::MAX)
         } else if error.is_transient() && error.whose() != Fault::User {
             (step, attempt, self.attempts)
         } else {

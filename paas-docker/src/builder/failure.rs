@@ -57,6 +57,7 @@ pub(super) fn of(message: &str, step: Option<FailedStep>) -> Error {
     }
     if let Some(code) = exit_code(&step.error).or_else(|| exit_code(&message)) {
         if evidence.iter().any(|line| is_network_failure(line)) {
+            // Built again some times, but not for an hour: a name in the user's command may be wrong.
             return Error::new(
                 Kind::Unavailable,
                 OPERATION,
@@ -94,12 +95,17 @@ pub(super) fn of(message: &str, step: Option<FailedStep>) -> Error {
         "failed to resolve source metadata",
         "unexpected status",
     ]) {
-        return Error::new(Kind::Unavailable, OPERATION, "the registry of a base image cannot be reached")
-            .fault(Fault::Upstream)
-            .retry(Retry::Transient { after: None })
-            .context("engine", &message)
-            .hint("get the base image onto this machine (examples/setup/base-images.sh makes the platform's own), \
-                   or check the way to the registry");
+        let said = "the registry of a base image cannot be reached";
+        // A registry whose name is misspelt, or that is not to be trusted, does not come back by itself.
+        let error = if has(&["no such host", "x509:"]) {
+            Error::new(Kind::Unavailable, OPERATION, said).fault(Fault::Upstream)
+        } else {
+            Error::unreachable(OPERATION, said)
+        };
+        return error.retry(Retry::Transient { after: None }).context("engine", &message).hint(
+            "get the base image onto this machine (examples/setup/base-images.sh makes the platform's own), \
+                   or check the way to the registry",
+        );
     }
     let is_of_user = has(&[
         "dockerfile parse error",

@@ -21,6 +21,7 @@ use super::journal::{Extra, Journal};
 use super::services::Services;
 use crate::domain::{App, AppId, AppStatus, OperationKind, Step};
 use crate::error::{Error, Failure, Kind, Result};
+use crate::logs::LogSource;
 use crate::pipeline::{Action, Event, Outcome, Output, Phase, State};
 use crate::records::{self, Versioned};
 use crate::store::{Batch, Expect, Lease, LeaseChange, Scope, StreamId, WorkClass, Write};
@@ -292,7 +293,13 @@ impl Drive<'_> {
             };
             Ok((vec![event], Extra::default()))
         };
-        self.journal.commit(make).await
+        self.journal.commit(make).await?;
+        if let Phase::Waiting { retry, since } = &self.journal.state.phase {
+            let seconds = retry.at.duration_since(*since).as_secs_f64();
+            let text = format!("{}: {error}; it is tried again in {seconds:.1} s", step.as_str());
+            self.log.sink().line(LogSource::System, text);
+        }
+        Ok(())
     }
 
     async fn record_success(
