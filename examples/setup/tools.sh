@@ -21,6 +21,9 @@ want python3 python3
 want ip iproute2
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 
+# For tests of clocks that leap.
+compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
+
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 
 command -v cargo >/dev/null || { say "there is no cargo: install Rust from https://rustup.rs first"; exit 1; }

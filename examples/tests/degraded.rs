@@ -7,18 +7,22 @@ mod installation;
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use installation::own_engine::OwnEngine;
 use installation::root::run_as_root;
 use installation::server::{Machine, Server};
 use installation::visitor::{Hammer, client, get};
+use jiff::Timestamp;
 use paas_core::memory::MemoryFiles;
+use paas_git::testing::GitFault;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
+/// How long what goes on by itself may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// More than is left when the server calls its disk full.
 const DISK_BYTES: u64 = 640 * 1024 * 1024;
 
@@ -76,12 +80,12 @@ async fn trouble(server: &Server) -> Vec<String> {
     problems.iter().map(|problem| problem["part"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The number of the last try of any step.
+/// The number of the last try of any step; 0 before the first.
 async fn tries(server: &Server, deployment: &str) -> u64 {
     let path = format!("/v1/deployments/{deployment}/events?limit=100");
     let events = server.call(Method::GET, &path, Value::Null).await.1;
     let events = events["items"].as_array().unwrap_or_else(|| panic!("{events}"));
-    events.iter().filter_map(|event| event["attempt"].as_u64()).max().unwrap()
+    events.iter().filter_map(|event| event["attempt"].as_u64()).max().unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,15 +202,74 @@ async fn while_the_engine_is_away_apps_answer_and_what_was_accepted_waits() {
     assert!(server.stop().await.0.success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_git_server_that_is_away_is_waited_for() {
+    let machine = Machine::new().await;
+    let server = machine.start().await;
+    machine.git.commit("site", "main", page("one", 0)).await.unwrap();
+    machine.git.fault("site", GitFault::Status { status: 503, times: 1_000, retry_after_seconds: None });
+    let (_, first) = server.create("site", &machine.git.url("site")).await;
+    // More often than a server is asked that answers.
+    let began = Instant::now();
+    while tries(&server, &first).await < 7 {
+        assert!(began.elapsed() < PATIENCE, "{}", server.deployment(&first).await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(server.deployment(&first).await["settled_at"].is_null());
+    assert_eq!(trouble(&server).await, [""; 0], "it is none of the platform's");
+    let log = server.call(Method::GET, "/v1/apps/site/logs?source=system", Value::Null).await.1.to_string();
+    assert!(log.contains("the git server has a problem; it is tried again in"), "{log}");
+    machine.git.fault("site", None);
+    assert_eq!(server.settle(&first).await["state"], "running");
+    assert_eq!(visit(&machine).await, (200, "one".to_owned()));
+    let deletion = server.act(Method::DELETE, "/v1/apps/site").await;
+    assert_eq!(server.settle(&deletion).await["state"], "deleted");
+    assert!(server.stop().await.0.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_leaps_stalls_nothing() {
+    let machine = Machine::new().await.with_clock();
+    let server = machine.start().await;
+    machine.git.commit("site", "main", page("0", 0)).await.unwrap();
+    let (_, first) = server.create("site", &machine.git.url("site")).await;
+    assert_eq!(server.settle(&first).await["state"], "running");
+    let hammer = Hammer::start(machine.proxy_port, "site", 1);
+    let hour = 60 * 60;
+    let mut now = 0;
+    for (seconds, leap) in [(3, hour), (4, -hour), (5, 24 * hour), (6, -24 * hour), (7, -24 * hour)] {
+        let text = seconds.to_string();
+        machine.git.commit("site", "main", page(&text, seconds)).await.unwrap();
+        let deployment = server.act(Method::POST, "/v1/apps/site/deployments").await;
+        server.reach(&deployment, &["build"]).await;
+        now += leap;
+        machine.set_clock(now);
+        let began = Instant::now();
+        let settled = server.settle(&deployment).await;
+        assert_eq!(settled["state"], "running", "{leap}: {settled}");
+        assert!(began.elapsed() < PATIENCE, "{leap}: it took {:?}", began.elapsed());
+        assert_eq!(tries(&server, &deployment).await, 1, "{leap}");
+        assert_eq!(visit(&machine).await, (200, text), "{leap}");
+        let ended: Timestamp = settled["settled_at"].as_str().unwrap().parse().unwrap();
+        let off = ended.duration_since(Timestamp::now()).as_secs();
+        assert!(off.abs_diff(now) < 60, "the clock was set: {off} s, not {now} s");
+    }
+    let (answered, failures) = hammer.stop().await;
+    assert_eq!(failures, [""; 0], "of {answered}");
+    let deletion = server.act(Method::DELETE, "/v1/apps/site").await;
+    assert_eq!(server.settle(&deletion).await["state"], "deleted");
+    assert!(server.stop().await.0.success());
+}
+
 /// Waits until what `/readyz` names is so.
 async fn until(server: &Server, is_so: impl Fn(&[String]) -> bool) {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     loop {
         let parts = trouble(server).await;
         if is_so(&parts) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(60), "{parts:?}");
+        assert!(began.elapsed() < PATIENCE, "{parts:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -1,5 +1,6 @@
 //! The bundled server as a process of its own.
 
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub struct Machine {
     pub database_url: Option<String>,
     /// What its servers build and run with, if not the machine's engine.
     pub engine: Option<OwnEngine>,
+    /// How far its servers' clock is off, if it can be set.
+    clock: Option<PathBuf>,
     program: &'static str,
 }
 
@@ -57,6 +60,7 @@ impl Machine {
             proxy_port,
             database_url: None,
             engine: None,
+            clock: None,
             program: env!("CARGO_BIN_EXE_http_server"),
         }
     }
@@ -71,6 +75,36 @@ impl Machine {
     pub fn with_engine(mut self, engine: OwnEngine) -> Self {
         self.engine = Some(engine);
         self
+    }
+
+    /// The same with servers whose clock can be set.
+    pub fn with_clock(mut self) -> Self {
+        self.clock = Some(self.folder.path().join("clock"));
+        self.set_clock(0);
+        self
+    }
+
+    /// Sets the clock of its servers to so many seconds before or behind the machine's.
+    pub fn set_clock(&self, seconds: i64) {
+        let file = self.clock.as_ref().unwrap();
+        std::fs::write(file.with_extension("new"), format!("{seconds:+}")).unwrap();
+        std::fs::rename(file.with_extension("new"), file).unwrap();
+    }
+
+    /// What a program needs so that it reads another time. Waits and measured times stay as they are.
+    fn clock_variables(&self) -> Vec<(&'static str, OsString)> {
+        let Some(file) = &self.clock else { return Vec::new() };
+        let library = std::fs::read_dir("/usr/lib")
+            .unwrap()
+            .map(|folder| folder.unwrap().path().join("faketime/libfaketimeMT.so.1"))
+            .find(|path| path.exists())
+            .expect("libfaketime is installed: run examples/setup/tools.sh");
+        vec![
+            ("LD_PRELOAD", library.into()),
+            ("FAKETIME_TIMESTAMP_FILE", file.into()),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ]
     }
 
     /// Has its server die at a point.
@@ -115,6 +149,7 @@ impl Machine {
             .env("PAAS_BASE_IMAGES", BASE_IMAGES)
             .envs(self.database_url.as_ref().map(|url| ("PAAS_DATABASE_URL", url)))
             .envs(self.engine.as_ref().map(|engine| ("DOCKER_HOST", engine.host())))
+            .envs(self.clock_variables())
             .envs(authorities.exists().then_some(("PAAS_CA_BUNDLE", authorities)))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
