@@ -1,11 +1,16 @@
 //! Apps that nothing is done to, and that are asked all the time.
 
+use std::time::Duration;
+
 use hyper::Method;
 
 use crate::installation::server::{Machine, Server};
 use crate::installation::visitor::Hammer;
 
 const NAMES: [&str; 2] = ["steady", "steadfast"];
+
+/// How often each is asked.
+const PERIOD: Duration = Duration::from_millis(25);
 
 pub(crate) struct Steady(Vec<(&'static str, String, Hammer)>);
 
@@ -16,7 +21,7 @@ impl Steady {
             machine.git.commit(name, "main", [("index.html", name)]).await.unwrap();
             let (app, deployment) = server.create(name, &machine.git.url(name)).await;
             assert_eq!(server.settle(&deployment).await["state"], "running");
-            apps.push((name, app, Hammer::start(machine.proxy_port, name, 1)));
+            apps.push((name, app, Hammer::every(PERIOD, machine.proxy_port, name, 1)));
         }
         Self(apps)
     }
