@@ -70,6 +70,7 @@ torture: machine
 
 # Takes about ten minutes; `make bench ARGS="--only store,proxy"` runs a part, `ARGS=--quick` shows that it works.
 bench: machine
+	examples/setup/postgres.sh
 	benches/setup.sh
 	@$(MAKE) --no-print-directory measure
 

@@ -9,7 +9,7 @@ as_root() {
 }
 
 missing=()
-for wanted in nginx wrk; do
+for wanted in nginx wrk npm; do
     command -v "$wanted" >/dev/null || missing+=("$wanted")
 done
 

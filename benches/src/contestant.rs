@@ -3,23 +3,33 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use paas_core::SystemClock;
+use paas_store::PostgresStore;
 use tokio::process::Command;
 
 use crate::contest::Turn;
 use crate::store::{pipeline, raw};
-use crate::{Result, machine};
+use crate::{Result, machine, postgres};
 
 /// How many work at once.
 pub(crate) const CLIENTS: usize = 64;
+
+/// The variable that says how many apps there are besides.
+pub(crate) const APPS: &str = "PAAS_BENCH_APPS";
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contestant {
     /// The platform's engine on its SQLite store, all else in memory.
     Pipeline,
+    /// The same with so many apps that nothing is done to: the variable `PAAS_BENCH_APPS`.
+    PipelineAmong,
+    /// The platform's engine on PostgreSQL, all else in memory.
+    PipelineOnPostgres,
     /// The same two statements, gathered into shared transactions by one thread, and nothing else.
     GroupCommit,
     /// The same two statements, a transaction each.
@@ -31,7 +41,16 @@ impl Contestant {
     #[allow(clippy::print_stdout)] // the answer to whoever started this process
     pub(crate) async fn measure(self, folder: &Path, time: Duration) -> Result<()> {
         let turn = match self {
-            Self::Pipeline => pipeline::measure(folder, time).await?,
+            Self::Pipeline => pipeline::measure(pipeline::sqlite(folder).await?, folder, time, 0).await?,
+            Self::PipelineAmong => {
+                let apps = std::env::var(APPS)?.parse()?;
+                pipeline::measure(pipeline::sqlite(folder).await?, folder, time, apps).await?
+            }
+            Self::PipelineOnPostgres => {
+                let url = std::env::var(postgres::VARIABLE)?;
+                let store = PostgresStore::open(&url, Arc::new(SystemClock::new()));
+                pipeline::measure(Arc::new(store.await?), folder, time, 0).await?
+            }
             Self::GroupCommit => raw::measure(folder, time, raw::GROUP).await?,
             Self::SingleCommit => raw::measure(folder, time, 1).await?,
         };

@@ -12,6 +12,7 @@ mod latency;
 mod machine;
 mod nginx;
 mod peers;
+mod postgres;
 mod proxy;
 mod push;
 mod report;

@@ -1,17 +1,17 @@
-//! The platform's own engine on its SQLite store; code, builds, containers and routes are in memory.
+//! The platform's own engine on a durable store; code, builds, containers and routes are in memory.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use futures::future::try_join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use paas_core::memory::{
     MemoryBuilder, MemoryFiles, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryRuntime,
 };
 use paas_core::{
-    Addressing, Clock, DeploymentHandle, Event, GitProvider, Keyring, NewApp, Platform, Settings, SystemClock,
+    Addressing, Clock, DeploymentHandle, Event, GitProvider, Keyring, NewApp, Platform, Settings, StateStore,
+    SystemClock,
 };
 use paas_store::SqliteStore;
 
@@ -28,13 +28,27 @@ pub(crate) fn repository() -> Result<Arc<dyn GitProvider>> {
     Ok(Arc::new(git))
 }
 
-/// A platform on a durable store whose effects take no time.
+/// A SQLite store in the folder.
+pub(crate) async fn sqlite(folder: &Path) -> Result<Arc<dyn StateStore>> {
+    Ok(Arc::new(SqliteStore::open(folder.join("state.db"), Arc::new(SystemClock::new())).await?))
+}
+
+/// A platform on a SQLite store whose effects take no time.
 pub(crate) async fn platform(folder: &Path, git: Arc<dyn GitProvider>, host: MemoryHost) -> Result<Platform> {
+    platform_on(sqlite(folder).await?, folder, git, host).await
+}
+
+async fn platform_on(
+    store: Arc<dyn StateStore>,
+    folder: &Path,
+    git: Arc<dyn GitProvider>,
+    host: MemoryHost,
+) -> Result<Platform> {
     let clock = Arc::new(SystemClock::new());
     let settings = Settings { build_slots: CLIENTS, operation_slots: 2 * CLIENTS, ..Settings::default() };
     Ok(Platform::builder()
         .clock(clock.clone())
-        .store(Arc::new(SqliteStore::open(folder.join("state.db"), clock.clone()).await?))
+        .store(store)
         .keyring(Keyring::open(&folder.join("master.key"))?)
         .git(git)
         .image_builder(Arc::new(MemoryBuilder::new(host.clone())))
@@ -57,18 +71,34 @@ async fn steps(handle: &DeploymentHandle) -> Result<u64> {
     Ok(events.iter().filter(|recorded| matches!(recorded.event, Event::Finished { .. })).count() as u64)
 }
 
-/// Every client deploys its app again as soon as it is live, and the steps that end are counted.
-pub(crate) async fn measure(folder: &Path, time: Duration) -> Result<Turn> {
-    let host = MemoryHost::new(Arc::new(SystemClock::new()));
-    let platform = platform(folder, repository()?, host).await?;
-    let names: Vec<String> = (0..CLIENTS).map(|client| format!("app-{client}")).collect();
+/// Brings so many apps to life; answers their first deployments.
+async fn create(platform: &Platform, names: &[String]) -> Result<Vec<DeploymentHandle>> {
     let apps = platform.apps();
-    let first = try_join_all(names.iter().map(|name| async {
-        let handle = apps.create(new_app(name)?).await?.first_deployment()?;
-        handle.outcome().await?;
-        Ok::<_, crate::Error>(handle)
-    }));
-    let first = first.await?;
+    let creating = names.iter().map(|name| {
+        let (apps, new) = (apps.clone(), new_app(name));
+        async move {
+            let handle = apps.create(new?).await?.first_deployment()?;
+            handle.outcome().await?;
+            Ok::<_, crate::Error>(handle)
+        }
+    });
+    stream::iter(creating).buffer_unordered(CLIENTS).try_collect().await
+}
+
+/// Every client deploys its app again as soon as it is live, and the steps that end are counted; so many `others` only
+/// are there.
+pub(crate) async fn measure(
+    store: Arc<dyn StateStore>,
+    folder: &Path,
+    time: Duration,
+    others: usize,
+) -> Result<Turn> {
+    let host = MemoryHost::new(Arc::new(SystemClock::new()));
+    let platform = platform_on(store, folder, repository()?, host).await?;
+    let other_names: Vec<String> = (0..others).map(|number| format!("other-{number}")).collect();
+    create(&platform, &other_names).await?;
+    let names: Vec<String> = (0..CLIENTS).map(|client| format!("app-{client}")).collect();
+    let first = create(&platform, &names).await?;
     let steps_each = steps(first.first().ok_or("there are no apps")?).await?;
 
     let (is_over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
