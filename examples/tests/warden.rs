@@ -4,13 +4,20 @@
 
 mod installation;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use hyper::Method;
+use installation::server::{Machine, Server};
+use installation::visitor::{client, get};
 use installation::{Installation, docker};
 use paas_core::memory::MemoryFiles;
 use paas_core::pipeline::Drift;
-use paas_core::{AppState, Event, Position, Recorded};
+use paas_core::{
+    AppState, Context, Event, Generation, Host, Ingress, Position, Recorded, Route, SystemClock,
+};
+use paas_proxy::{ProxyClient, ProxyConfig};
 
 /// The contract's: what has drifted is put right within 30 s of the engine answering.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -129,4 +136,61 @@ async fn a_program_that_keeps_ending_is_started_again_and_said_so() {
     assert_eq!(status.state, AppState::Running, "twice is no loop yet");
     assert!(status.crashes.unwrap().count >= 2);
     installation.finish().await;
+}
+
+/// Waits until a host of the machine's proxy answers with this status.
+async fn answers(machine: &Machine, name: &str, status: u16) {
+    let answers = async {
+        while get(&client(), machine.proxy_port, name, "/").await.unwrap().0 != status {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(WITHIN, answers).await.unwrap_or_else(|_| panic!("{name} does not answer {status}"));
+}
+
+/// What the server has counted of a kind of drift that it put right.
+async fn repaired(server: &Server, drift: &str) -> f64 {
+    let line = format!("paas_drift_repaired_total{{drift=\"{drift}\"}} ");
+    let metrics = server.text("/metrics").await;
+    metrics.lines().find_map(|text| text.strip_prefix(&line)).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_changes_at_the_proxy_process_is_put_right() {
+    let machine = Machine::new().await;
+    machine.git.commit("site", "main", page("site")).await.unwrap();
+    let server = machine.start().await;
+    let (app, first) = server.create("site", &machine.git.url("site")).await;
+    assert_eq!(server.settle(&first).await["state"], "running");
+    let directory = Some(machine.folder.path().join("server/proxy"));
+    let listen = ([127, 0, 0, 1], machine.proxy_port).into();
+    let proxy =
+        ProxyClient::connect(ProxyConfig { directory, listen, ..ProxyConfig::default() }).await.unwrap();
+    let context = Context::new(Arc::new(SystemClock::new()));
+    let host: Host = "site.localhost".parse().unwrap();
+    let generation = async || proxy.serving(&context, &host).await.unwrap().unwrap().generation;
+
+    let newer = Generation(generation().await.0 + 1);
+    proxy.withdraw(&context, &host, newer).await.unwrap();
+    answers(&machine, "site", 421).await;
+    answers(&machine, "site", 200).await;
+    assert!(generation().await > newer);
+
+    let newer = Generation(generation().await.0 + 1);
+    let nowhere = Route { host: host.clone(), app: app.parse().unwrap(), targets: Vec::new() };
+    proxy.publish(&context, &nowhere, newer).await.unwrap();
+    // Newer than anything in the store, it is left alone until the store has come so far.
+    server.act(Method::POST, "/v1/apps/site/deployments").await;
+    answers(&machine, "site", 200).await;
+
+    let deletion = server.act(Method::DELETE, "/v1/apps/site").await;
+    assert_eq!(server.settle(&deletion).await["state"], "deleted");
+    let again = Generation(generation().await.0 + 1);
+    proxy.publish(&context, &nowhere, again).await.unwrap();
+    answers(&machine, "site", 503).await;
+    answers(&machine, "site", 421).await;
+    for drift in ["route_missing", "route_unneeded"] {
+        assert_eq!(repaired(&server, drift).await, 1.0, "{drift}");
+    }
+    server.kill().await;
 }

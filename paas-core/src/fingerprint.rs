@@ -28,6 +28,12 @@ impl Fingerprint {
         self
     }
 
+    /// The first digits of the digest, where only chance is to be kept out.
+    pub(crate) fn finish_short(self) -> u64 {
+        let digest = self.0.finalize();
+        digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     /// The digest in hexadecimal digits.
     pub(crate) fn finish(self) -> String {
         let mut text = String::with_capacity(64);

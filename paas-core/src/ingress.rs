@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::domain::{Generation, HealthCheck, Host, InstanceName, Route};
 use crate::error::{Error, Fault, Kind, Result};
+use crate::fingerprint::Fingerprint;
 
 /// What an ingress serves for a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,55 @@ pub struct Serving {
     pub generation: Generation,
     /// The route; `None` after a withdrawal.
     pub route: Option<Route>,
+}
+
+/// A route in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedRoute {
+    /// The route.
+    pub route: Route,
+    /// The generation of the change that published it.
+    pub generation: Generation,
+}
+
+/// Some of the routes in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutePage {
+    /// The routes, in no order.
+    pub routes: Vec<ServedRoute>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<u64>,
+}
+
+/// A digest of routes in force: the sum of what each of them adds, so that a change costs the same however many there
+/// are. Equal digests are equal routes, for all that chance allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RoutesDigest(pub u64);
+
+impl RoutesDigest {
+    /// What one route adds. It is the same in every version that a proxy process may have.
+    #[must_use]
+    pub fn of(route: &Route, generation: Generation) -> Self {
+        let mut fingerprint = Fingerprint::new("served-route/1");
+        fingerprint.text(route.host.as_str()).number(generation.0).text(route.app.as_str());
+        for target in &route.targets {
+            fingerprint.text(target.instance.as_str()).text(&target.address.to_string());
+        }
+        Self(fingerprint.finish_short())
+    }
+
+    /// That of these routes and of those of `other`.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+
+    /// That of these routes without those of `other`, which are among them.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0.wrapping_sub(other.0))
+    }
 }
 
 /// What a probe found.
@@ -33,7 +83,7 @@ pub enum Probe {
 ///
 /// # Flow
 /// `publish` switches a host to its new instances, requests in flight end where they are, `drain` waits for them;
-/// `serving` reads back.
+/// `serving` reads back. Every so often `digest` tells whether all routes are as they should be, and `list` which are not.
 ///
 /// # Guarantees
 /// - A change carries a [`Generation`]: one older than what the host has is refused (`Conflict`, code
@@ -54,6 +104,20 @@ pub trait Ingress: Debug + Send + Sync + 'static {
 
     /// What every live proxy serves for a host; `None` if it was never routed, or if proxies differ.
     async fn serving(&self, context: &Context, host: &Host) -> Result<Option<Serving>>;
+
+    /// The digest of every route that is in force; a withdrawal is none. It must be cheap: it is asked for every few
+    /// seconds. Of several live proxies, a host that they do not all serve alike counts as if it had no route.
+    ///
+    /// # Errors
+    /// `Unsupported` where routes can't be listed: then nobody sees to those that somebody else removes.
+    async fn digest(&self, context: &Context) -> Result<RoutesDigest>;
+
+    /// Every route that the digest is about, a page of bounded size at a time, from where the last one ended: the first
+    /// begins at 0. A route that is in force all the while is in one of the pages.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    async fn list(&self, context: &Context, from: u64) -> Result<RoutePage>;
 
     /// Returns when no request is in flight to an instance, or when the context's budget is spent: connections that
     /// never end (WebSockets) are then cut. An instance with routes is not drained (`Conflict`, code `still_routed`):

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use paas_core::memory::{MemoryAnswer, MemoryFiles, MemoryRuntime, Program, ProgramExit, Script};
-use paas_core::pipeline::Drift;
+use paas_core::pipeline::{Drift, RouteDrift};
 use paas_core::{
-    Addressing, AppState, Batch, ContainerRuntime, Context, Crashes, DeploymentId, DeploymentState, Event,
-    Expect, InstanceName, InstanceSpec, OperationKind, Platform, Position, Recorded, ReleaseNumber, Scope,
-    StateStore, Write,
+    Addressing, AppChanges, AppId, AppState, Batch, ContainerRuntime, Context, Crashes, DeploymentId,
+    DeploymentState, Event, Expect, Generation, Host, Ingress, InstanceName, InstanceSpec, OperationKind,
+    Platform, Position, Recorded, ReleaseNumber, Route, Scope, Serving, StateStore, Visibility, Write,
 };
 use world::{World, live};
 
@@ -29,7 +29,7 @@ async fn hello() -> (World, Platform) {
     (world, platform)
 }
 
-/// What was told about instances.
+/// What was told about instances and routes.
 async fn told(platform: &Platform) -> Vec<Event> {
     let feed = platform.events(Position(0));
     platform.shutdown().await;
@@ -41,6 +41,7 @@ async fn told(platform: &Platform) -> Vec<Event> {
                 | Event::InstanceRenamed { .. }
                 | Event::InstanceRestored { .. }
                 | Event::InstanceSteady { .. }
+                | Event::RouteDriftFound { .. }
         )
     };
     events.into_iter().map(|recorded| recorded.event).filter(is_about_one).collect()
@@ -391,4 +392,120 @@ async fn two_servers_put_it_right_once() {
     assert_eq!(world.host.containers_begun(), 2);
     other.shutdown().await;
     assert_eq!(told(&platform).await.len(), 2);
+}
+
+fn host() -> Host {
+    "hello.localhost".parse().unwrap()
+}
+
+async fn serving(world: &World) -> Option<Serving> {
+    world.ingress.serving(&Context::new(world.clock.clone()), &host()).await.unwrap()
+}
+
+/// True if a request reaches the live instance.
+fn is_served(world: &World) -> bool {
+    let live = world.host.instances().remove(0).name;
+    matches!(world.ingress.request(&host()), MemoryAnswer::Instance(request) if request.target().instance == live)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_not_the_recorded_one_is_published_again() {
+    let (world, platform) = hello().await;
+    let route = serving(&world).await.unwrap().route.unwrap();
+    let nowhere = Some(Route { targets: Vec::new(), ..route });
+    // What is served then, by how much newer than the record, and what is told of it.
+    let cases = [
+        (None, RouteDrift::Missing),
+        (Some((1, None)), RouteDrift::Missing),
+        (Some((-1, nowhere.clone())), RouteDrift::Outdated),
+        (Some((1, nowhere.clone())), RouteDrift::Elsewhere),
+        (Some((0, nowhere)), RouteDrift::Elsewhere),
+    ];
+    for (tampered, drift) in &cases {
+        let present = serving(&world).await.unwrap().generation.0;
+        let tampered = tampered
+            .clone()
+            .map(|(by, route)| Serving { generation: Generation(present.saturating_add_signed(by)), route });
+        world.ingress.tamper(&host(), tampered);
+        assert!(!is_served(&world));
+        tokio::time::sleep(WITHIN).await;
+        assert!(is_served(&world), "{drift:?}");
+        let status = platform.apps().get("hello").await.unwrap().status;
+        assert_eq!(serving(&world).await.unwrap().generation, status.route);
+    }
+    // It is right now, and a deployment goes on as ever.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    world.push_page("two");
+    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
+    assert!(is_served(&world));
+    assert_eq!(world.host.containers_begun(), 2);
+    let told = told(&platform).await;
+    let expected = cases.map(|(_, drift)| Event::RouteDriftFound { host: host(), drift });
+    assert_eq!(told, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_route_of_a_stopped_app_is_put_right_too() {
+    let (world, platform) = hello().await;
+    platform.apps().stop("hello").await.unwrap().outcome().await.unwrap();
+    world.ingress.tamper(&host(), None);
+    tokio::time::sleep(WITHIN).await;
+    assert!(matches!(world.ingress.request(&host()), MemoryAnswer::Stopped));
+    let missing = Event::RouteDriftFound { host: host(), drift: RouteDrift::Missing };
+    assert_eq!(told(&platform).await, [missing]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_route_of_an_app_that_is_gone_is_withdrawn_and_no_foreign_one() {
+    let (world, platform) = hello().await;
+    let served = serving(&world).await;
+    platform.apps().delete("hello").await.unwrap().outcome().await.unwrap();
+    // As if the proxy had been away, and came back with its last table.
+    world.ingress.tamper(&host(), served);
+    let foreign: Host = "foreign.localhost".parse().unwrap();
+    let (app, targets) = (AppId::generate(world.ids.as_ref()), Vec::new());
+    let route = Some(Route { host: foreign.clone(), app, targets });
+    world.ingress.tamper(&foreign, Some(Serving { generation: Generation(1), route }));
+    tokio::time::sleep(WITHIN).await;
+    assert!(matches!(world.ingress.request(&host()), MemoryAnswer::Unknown));
+    assert!(matches!(world.ingress.request(&foreign), MemoryAnswer::Stopped));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let unneeded = Event::RouteDriftFound { host: host(), drift: RouteDrift::Unneeded };
+    assert_eq!(told(&platform).await, [unneeded]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_route_of_an_app_that_has_become_private_is_withdrawn() {
+    let (world, platform) = hello().await;
+    let served = serving(&world).await;
+    let changes = AppChanges { visibility: Some(Visibility::Private), ..AppChanges::default() };
+    let updated = platform.apps().update("hello", changes, None).await.unwrap();
+    updated.deployment.unwrap().outcome().await.unwrap();
+    world.ingress.tamper(&host(), served);
+    tokio::time::sleep(WITHIN).await;
+    assert!(matches!(world.ingress.request(&host()), MemoryAnswer::Unknown));
+    let unneeded = Event::RouteDriftFound { host: host(), drift: RouteDrift::Unneeded };
+    assert_eq!(told(&platform).await, [unneeded]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_newer_than_the_store_is_left_alone() {
+    let (world, platform) = hello().await;
+    let mut served = serving(&world).await.unwrap();
+    served.generation = Generation(1_000_000);
+    world.ingress.tamper(&host(), Some(served.clone()));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(serving(&world).await, Some(served));
+    assert_eq!(told(&platform).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ingress_that_loses_all_routes_while_the_server_is_away_is_told_them_without_an_event() {
+    let (world, platform) = hello().await;
+    platform.shutdown().await;
+    world.ingress.tamper(&host(), None);
+    let platform = world.platform().await;
+    tokio::time::sleep(WITHIN).await;
+    assert!(is_served(&world));
+    assert_eq!(told(&platform).await, []);
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use paas_core::{
     Clock, Context, Error, Generation, HealthCheck, Host, Ingress, InstanceName, Kind, Probe, Result, Route,
-    Serving,
+    RoutePage, RoutesDigest, Serving,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -185,6 +185,14 @@ impl Ingress for Proxy {
 
     async fn serving(&self, _context: &Context, host: &Host) -> Result<Option<Serving>> {
         Ok(self.shared.table.serving(host))
+    }
+
+    async fn digest(&self, _context: &Context) -> Result<RoutesDigest> {
+        Ok(self.shared.table.digest())
+    }
+
+    async fn list(&self, _context: &Context, from: u64) -> Result<RoutePage> {
+        Ok(self.shared.table.page(from))
     }
 
     async fn drain(&self, context: &Context, instance: &InstanceName, address: SocketAddr) -> Result<()> {

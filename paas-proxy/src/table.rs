@@ -3,11 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use paas_core::{Error, Generation, Host, Result, Route, Serving};
+use paas_core::{Error, Generation, Host, Result, Route, RoutePage, RoutesDigest, ServedRoute, Serving};
 
 use crate::lock::locked;
 use crate::upstream::{Registry, Upstream};
@@ -18,6 +18,9 @@ const SHARDS: usize = 8192;
 /// How many withdrawals are remembered. The oldest is forgotten first: a change that is older still than it would
 /// then be taken.
 pub(crate) const MAX_TOMBSTONES: usize = 65_536;
+
+/// How many targets a page of routes holds, or routes without one: a page fits into a message to the program.
+const PAGE: usize = 1_000;
 
 /// Which instances answer for which host.
 ///
@@ -32,6 +35,8 @@ pub(crate) struct Table {
     tombstones: Mutex<VecDeque<(Host, Generation)>>,
     /// How many hosts are in the shards.
     hosts: AtomicUsize,
+    /// That of all routes in force, kept along with them.
+    digest: AtomicU64,
 }
 
 type Entries = HashMap<Host, Arc<Entry>, RandomState>;
@@ -86,6 +91,7 @@ impl Table {
             workers,
             tombstones: Mutex::default(),
             hosts: AtomicUsize::new(0),
+            digest: AtomicU64::new(0),
         }
     }
 
@@ -118,6 +124,29 @@ impl Table {
     /// What is in force for `host`.
     pub(crate) fn serving(&self, host: &Host) -> Option<Serving> {
         self.shard(host.as_str()).entries.load().get(host).map(|entry| entry.serving.clone())
+    }
+
+    /// The digest of every route in force.
+    pub(crate) fn digest(&self) -> RoutesDigest {
+        RoutesDigest(self.digest.load(Ordering::Relaxed))
+    }
+
+    /// The routes in the shards from `from` on, as many as a page holds: a host stays in its shard.
+    pub(crate) fn page(&self, from: u64) -> RoutePage {
+        let (mut routes, mut weight) = (Vec::new(), 0);
+        let first = usize::try_from(from).unwrap_or(usize::MAX);
+        for (index, shard) in self.shards.iter().enumerate().skip(first) {
+            let entries = shard.entries.load_full();
+            weight += entries.values().map(|entry| entry.upstreams.len().max(1)).sum::<usize>();
+            if weight > PAGE && !routes.is_empty() {
+                return RoutePage { routes, next: Some(index as u64) };
+            }
+            routes.extend(entries.values().filter_map(|entry| {
+                let Serving { generation, route } = &entry.serving;
+                Some(ServedRoute { route: route.clone()?, generation: *generation })
+            }));
+        }
+        RoutePage { routes, next: None }
     }
 
     /// How many hosts it knows, withdrawn ones included.
@@ -157,6 +186,7 @@ impl Table {
             _ => {}
         }
         let is_withdrawal = route.is_none();
+        let added = digest_of(route.as_ref(), generation);
         let upstreams = route
             .iter()
             .flat_map(|route| &route.targets)
@@ -170,6 +200,10 @@ impl Table {
         if replaced.is_none() {
             self.hosts.fetch_add(1, Ordering::Relaxed);
         }
+        let removed = replaced.map_or(RoutesDigest::default(), |entry| {
+            digest_of(entry.serving.route.as_ref(), entry.serving.generation)
+        });
+        self.digest.fetch_add(added.without(removed).0, Ordering::Relaxed);
         for upstream in replaced.iter().flat_map(|entry| &entry.upstreams) {
             upstream.unrouted();
         }
@@ -204,4 +238,8 @@ impl Table {
     fn shard(&self, host: &str) -> &Shard {
         &self.shards[self.hasher.hash_one(host) as usize % SHARDS]
     }
+}
+
+fn digest_of(route: Option<&Route>, generation: Generation) -> RoutesDigest {
+    route.map_or(RoutesDigest::default(), |route| RoutesDigest::of(route, generation))
 }

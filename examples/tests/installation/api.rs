@@ -56,11 +56,21 @@ impl Api {
     }
 
     async fn send(&self, request: Builder, body: String) -> Option<(u16, Value)> {
+        let (status, bytes) = self.send_for_bytes(request, body).await?;
+        Some((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+    }
+
+    async fn send_for_bytes(&self, request: Builder, body: String) -> Option<(u16, Bytes)> {
         let request = request.body(Full::<Bytes>::from(body)).unwrap();
         let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await.ok()?;
         let status = answer.status().as_u16();
-        let bytes = answer.into_body().collect().await.ok()?.to_bytes();
-        Some((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+        Some((status, answer.into_body().collect().await.ok()?.to_bytes()))
+    }
+
+    /// What a path answers in plain text.
+    pub async fn text(&self, path: &str) -> String {
+        let (_, bytes) = self.send_for_bytes(self.request(&Method::GET, path), String::new()).await.unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     pub async fn newest_deployment(&self, app: &str) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -46,6 +47,8 @@ pub(crate) struct Services {
     pub settings: Arc<Settings>,
     pub metrics: Arc<Metrics>,
     pub outages: Arc<Outages>,
+    /// True once every recorded route was published at the start: what is missing from then on has drifted.
+    pub is_published: Arc<AtomicBool>,
     /// What an installation added, such as a disk.
     pub parts: Vec<Arc<dyn Part>>,
 }

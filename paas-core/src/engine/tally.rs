@@ -3,7 +3,7 @@
 use crate::domain::{Crashes, OperationKind};
 use crate::error::{Fault, Kind};
 use crate::metrics::{Counter, Histogram, Metrics};
-use crate::pipeline::{Drift, Event, Outcome, Output};
+use crate::pipeline::{Drift, Event, Outcome, Output, RouteDrift};
 
 static STEP_DURATION: Histogram<2> = Histogram {
     name: "paas_step_duration_seconds",
@@ -33,12 +33,12 @@ static LEASES_LOST: Counter<0> = Counter {
 };
 static DRIFT_FOUND: Counter<1> = Counter {
     name: "paas_drift_found_total",
-    help: "Instances that were not as they should be: ended, missing, cut off, moved or unneeded.",
+    help: "Instances and routes that were not as they should be, by what was wrong with them.",
     labels: ["drift"],
 };
 static DRIFT_REPAIRED: Counter<1> = Counter {
     name: "paas_drift_repaired_total",
-    help: "Instances that were put right: started or made or connected again, routed anew or removed.",
+    help: "Instances and routes that were put right, by what had been wrong with them.",
     labels: ["drift"],
 };
 
@@ -46,9 +46,10 @@ static DRIFT_REPAIRED: Counter<1> = Counter {
 pub(crate) fn begin(metrics: &Metrics) {
     metrics.add(&LEASES_LOST, [], 0);
     let ended = Drift::Ended { code: 0, out_of_memory: false };
-    for drift in [ended, Drift::Missing, Drift::CutOff, Drift::Moved, Drift::Unneeded] {
-        metrics.add(&DRIFT_FOUND, [drift.as_str()], 0);
-        metrics.add(&DRIFT_REPAIRED, [drift.as_str()], 0);
+    let instances = [ended, Drift::Missing, Drift::CutOff, Drift::Moved, Drift::Unneeded].map(Drift::as_str);
+    for drift in instances.into_iter().chain(RouteDrift::ALL.map(RouteDrift::as_str)) {
+        metrics.add(&DRIFT_FOUND, [drift], 0);
+        metrics.add(&DRIFT_REPAIRED, [drift], 0);
     }
     for fault in [Fault::User, Fault::Platform, Fault::Upstream] {
         for step in OperationKind::Deploy.steps() {
@@ -98,14 +99,15 @@ pub(crate) fn lease_lost(metrics: &Metrics) {
 pub(crate) fn tending(metrics: &Metrics, event: &Event, crashes: Option<&Crashes>) {
     match (event, crashes) {
         (Event::DriftFound { drift, .. }, _) => metrics.add(&DRIFT_FOUND, [drift.as_str()], 1),
-        (Event::InstanceRestored { .. }, Some(crashes)) => drift_repaired(metrics, crashes.drift),
+        (Event::RouteDriftFound { drift, .. }, _) => metrics.add(&DRIFT_FOUND, [drift.as_str()], 1),
+        (Event::InstanceRestored { .. }, Some(crashes)) => drift_repaired(metrics, crashes.drift.as_str()),
         _ => {}
     }
 }
 
 /// Counts what was put right.
-pub(crate) fn drift_repaired(metrics: &Metrics, drift: Drift) {
-    metrics.add(&DRIFT_REPAIRED, [drift.as_str()], 1);
+pub(crate) fn drift_repaired(metrics: &Metrics, drift: &'static str) {
+    metrics.add(&DRIFT_REPAIRED, [drift], 1);
 }
 
 #[allow(clippy::cast_precision_loss)] // exact for 285,000 years

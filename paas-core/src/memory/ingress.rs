@@ -10,7 +10,8 @@ use super::host::MemoryHost;
 use crate::context::Context;
 use crate::domain::{Generation, HealthCheck, Host, InstanceName, Route, RouteTarget};
 use crate::error::{Error, Kind, Result};
-use crate::ingress::{Ingress, Probe, Serving};
+use crate::fingerprint::Fingerprint;
+use crate::ingress::{Ingress, Probe, RoutePage, RoutesDigest, ServedRoute, Serving};
 use crate::watch;
 
 /// An ingress that routes pretended requests.
@@ -123,6 +124,21 @@ impl MemoryIngress {
         self.locked().probes.insert(address, probes.into_iter().collect());
     }
 
+    /// Has a host served like this from now on, or not at all, as if somebody had changed it at the proxy.
+    pub fn tamper(&self, host: &Host, serving: Option<Serving>) {
+        let hosts = &mut self.locked().hosts;
+        match serving {
+            Some(serving) => drop(hosts.insert(host.clone(), Served { serving, next_target: 0 })),
+            None => drop(hosts.remove(host)),
+        }
+    }
+
+    /// Every route in force.
+    #[must_use]
+    pub fn routes(&self) -> Vec<ServedRoute> {
+        self.locked().routes().collect()
+    }
+
     /// Makes the next `calls` calls of the trait fail with `Unavailable`, without an effect.
     pub fn fail_next(&self, calls: u32) {
         self.locked().failures_left = calls;
@@ -179,7 +195,23 @@ impl MemoryIngress {
     }
 }
 
+/// Into how many pages the hosts are divided, however many there are.
+const PAGES: u64 = 16;
+
+/// The page that a host stands on: always the same, so that none is passed over while others come and go.
+fn page_of(host: &Host) -> u64 {
+    let mut fingerprint = Fingerprint::new("memory-ingress/1");
+    fingerprint.text(host.as_str());
+    fingerprint.finish_short() % PAGES
+}
+
 impl State {
+    fn routes(&self) -> impl Iterator<Item = ServedRoute> {
+        self.hosts.values().filter_map(|Served { serving: Serving { generation, route }, .. }| {
+            Some(ServedRoute { route: route.clone()?, generation: *generation })
+        })
+    }
+
     fn is_routed(&self, instance: &InstanceName, address: SocketAddr) -> bool {
         self.hosts
             .values()
@@ -205,6 +237,18 @@ impl Ingress for MemoryIngress {
 
     async fn serving(&self, _context: &Context, host: &Host) -> Result<Option<Serving>> {
         Ok(self.answering("ingress.serving")?.hosts.get(host).map(|served| served.serving.clone()))
+    }
+
+    async fn digest(&self, _context: &Context) -> Result<RoutesDigest> {
+        let state = self.answering("ingress.digest")?;
+        let parts = state.routes().map(|served| RoutesDigest::of(&served.route, served.generation));
+        Ok(parts.fold(RoutesDigest::default(), RoutesDigest::with))
+    }
+
+    async fn list(&self, _context: &Context, from: u64) -> Result<RoutePage> {
+        let state = self.answering("ingress.list")?;
+        let routes = state.routes().filter(|served| page_of(&served.route.host) == from).collect();
+        Ok(RoutePage { routes, next: (from + 1 < PAGES).then_some(from + 1) })
     }
 
     async fn drain(&self, context: &Context, instance: &InstanceName, address: SocketAddr) -> Result<()> {

@@ -4,11 +4,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    AppId, AppName, CommitId, DeploymentId, Generation, Image, Instance, InstanceName, OperationKind, Port,
-    ReleaseNumber, Step, TreeId,
+    AppId, AppName, CommitId, DeploymentId, Generation, Host, Image, Instance, InstanceName, OperationKind,
+    Port, ReleaseNumber, Step, TreeId,
 };
 use crate::error::Failure;
 use crate::image::BuildKey;
+use crate::ingress::Serving;
 use crate::store::{Position, StreamId};
 
 /// Something that happened.
@@ -128,6 +129,13 @@ pub enum Event {
         /// The instance.
         instance: InstanceName,
     },
+    /// What the ingress serves for a host is not what is recorded, and is about to be put right. In the app's own stream.
+    RouteDriftFound {
+        /// The host.
+        host: Host,
+        /// What is wrong.
+        drift: RouteDrift,
+    },
     /// Images that nobody needs any more were removed. In the app's own stream.
     ImagesCollected {
         /// Their digests.
@@ -200,6 +208,44 @@ impl Drift {
             Self::CutOff => "cut_off",
             Self::Moved => "moved",
             Self::Ended { .. } => "ended",
+        }
+    }
+}
+
+/// How what the ingress serves for a host differs from what is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum RouteDrift {
+    /// It serves nothing: the route is published again.
+    Missing,
+    /// It serves an older route: the recorded one is published again.
+    Outdated,
+    /// It serves a route that was not published by the app's operations: the recorded one is published as a newer one.
+    Elsewhere,
+    /// It serves a route of an app that has none: the host is withdrawn.
+    Unneeded,
+}
+
+impl RouteDrift {
+    /// What is wrong where something else is served than the recorded route of this generation.
+    pub(crate) fn of(serving: Option<&Serving>, generation: Generation) -> Self {
+        match serving {
+            None | Some(Serving { route: None, .. }) => Self::Missing,
+            Some(serving) if serving.generation < generation => Self::Outdated,
+            Some(_) => Self::Elsewhere,
+        }
+    }
+
+    pub(crate) const ALL: [Self; 4] = [Self::Missing, Self::Outdated, Self::Elsewhere, Self::Unneeded];
+
+    /// The text of it among the kinds of drift of instances and routes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "route_missing",
+            Self::Outdated => "route_outdated",
+            Self::Elsewhere => "route_elsewhere",
+            Self::Unneeded => "route_unneeded",
         }
     }
 }

@@ -155,6 +155,7 @@ impl PlatformBuilder {
             settings: Arc::new(self.settings),
             metrics: self.metrics,
             outages: Arc::new(Outages::default()),
+            is_published: Arc::default(),
             parts: self.parts,
         });
         services.store.ping().await?;

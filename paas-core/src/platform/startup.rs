@@ -1,5 +1,6 @@
 //! What a platform does when it starts: it makes what is match what should be.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Platform;
@@ -32,6 +33,7 @@ impl Platform {
 
     async fn try_restore(&self) -> Result<()> {
         self.publish_routes().await?;
+        self.services().is_published.store(true, Ordering::Relaxed);
         self.inner.collector.follow_all().await
     }
 

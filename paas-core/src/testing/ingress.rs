@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(missing_docs)] // the name of each promise says it
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::domain::{AppId, DeploymentId, Generation, HealthCheck, Host, InstanceName, Route, RouteTarget};
 use crate::error::{Kind, Retry};
 use crate::ids::{Ids, RandomIds};
-use crate::ingress::{Ingress, Probe, Serving};
+use crate::ingress::{Ingress, Probe, RoutesDigest, ServedRoute, Serving};
 
 /// Expands to one test for each promise of [`Ingress`]; see [`IngressHarness`].
 #[macro_export]
@@ -36,6 +36,8 @@ macro_rules! conformance_ingress {
                 a_withdrawn_host_is_unknown,
                 withdrawing_what_is_absent_succeeds,
                 a_change_older_than_a_withdrawal_is_refused,
+                every_route_in_force_is_listed_once,
+                the_digest_is_that_of_what_is_listed,
                 requests_in_flight_end_where_they_are,
                 drain_returns_when_nothing_is_in_flight,
                 drain_waits_for_requests_in_flight,
@@ -232,6 +234,83 @@ pub async fn a_change_older_than_a_withdrawal_is_refused(harness: &dyn IngressHa
     assert_eq!(error.reason(), Some("stale_generation"));
     ingress.publish(&context(), &late, Generation(10)).await.unwrap();
     assert_eq!(harness.request(&host).await, Answer::Instance(target.instance));
+}
+
+/// Every route that is in force, also those of other tests; `None` if the ingress can't list: a declared gap.
+async fn listed(harness: &dyn IngressHarness) -> Option<BTreeMap<Host, ServedRoute>> {
+    let (mut routes, mut from) = (BTreeMap::new(), 0);
+    loop {
+        let page = match harness.ingress().list(&context(), from).await {
+            Err(error) if error.kind() == Kind::Unsupported => return None,
+            page => page.unwrap(),
+        };
+        for served in page.routes {
+            let twice = routes.insert(served.route.host.clone(), served);
+            assert_eq!(twice, None, "it is listed twice");
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => return Some(routes),
+        }
+    }
+}
+
+pub async fn every_route_in_force_is_listed_once(harness: &dyn IngressHarness) {
+    // More than any page holds.
+    const ROUTES: u64 = 2_500;
+    let ingress = harness.ingress();
+    let routes: Vec<_> = (1..=ROUTES)
+        .map(|generation| ServedRoute { route: route(&host(), &[]), generation: Generation(generation) })
+        .collect();
+    for served in &routes {
+        ingress.publish(&context(), &served.route, served.generation).await.unwrap();
+    }
+    let (withdrawn, kept) = routes.split_at(2);
+    for served in withdrawn {
+        ingress.withdraw(&context(), &served.route.host, Generation(ROUTES + 1)).await.unwrap();
+    }
+    let (host, target) = routed(harness).await;
+    let Some(listed) = listed(harness).await else { return };
+    for served in kept {
+        assert_eq!(listed.get(&served.route.host), Some(served));
+    }
+    assert!(withdrawn.iter().all(|served| !listed.contains_key(&served.route.host)));
+    let full = &listed[&host];
+    assert_eq!((full.route.targets.as_slice(), full.generation), (&[target][..], Generation(1)));
+}
+
+pub async fn the_digest_is_that_of_what_is_listed(harness: &dyn IngressHarness) {
+    let ingress = harness.ingress();
+    let digest = || async {
+        match ingress.digest(&context()).await {
+            Err(error) if error.kind() == Kind::Unsupported => None,
+            digest => Some(digest.unwrap()),
+        }
+    };
+    let (first, _) = routed(harness).await;
+    let (second, _) = routed(harness).await;
+    let changes = [None, Some((&first, 2)), Some((&first, 3)), Some((&second, 2))];
+    let mut seen = BTreeSet::new();
+    for change in changes {
+        match change {
+            Some((host, 2)) => ingress.withdraw(&context(), host, Generation(2)).await.unwrap(),
+            Some((host, generation)) => {
+                ingress.publish(&context(), &route(host, &[]), Generation(generation)).await.unwrap();
+            }
+            None => {}
+        }
+        // Other tests may change routes of their own meanwhile.
+        let settled = loop {
+            let Some(before) = digest().await else { return };
+            let Some(listed) = listed(harness).await else { panic!("it has a digest and no list") };
+            if digest().await == Some(before) {
+                let parts = listed.values().map(|served| RoutesDigest::of(&served.route, served.generation));
+                assert_eq!(parts.fold(RoutesDigest::default(), RoutesDigest::with), before);
+                break before;
+            }
+        };
+        assert!(seen.insert(settled.0), "a change left the digest as it was");
+    }
 }
 
 pub async fn requests_in_flight_end_where_they_are(harness: &dyn IngressHarness) {

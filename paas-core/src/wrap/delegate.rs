@@ -20,7 +20,7 @@ use crate::domain::{
 use crate::error::{Fault, Result};
 use crate::git::{Branches, GitProvider, Reference, Repository, Revision, SourceTree};
 use crate::image::{BuildKey, BuildRequest, ImageBuilder, StoredImage};
-use crate::ingress::{Ingress, Probe, Serving};
+use crate::ingress::{Ingress, Probe, RoutePage, RoutesDigest, Serving};
 use crate::logs::{LogPage, LogQuery, LogStore, NewLogLine};
 use crate::plan::{BuildPlan, Planner};
 use crate::runtime::{Addressing, ContainerRuntime, InstanceSpec, OutputLine, OutputOptions, Selector};
@@ -247,6 +247,14 @@ macro_rules! ingress {
 
             async fn serving(&self, context: &Context, host: &Host) -> Result<Option<Serving>> {
                 pass!(self, platform("ingress.serving", Class::Call), context, serving(host))
+            }
+
+            async fn digest(&self, context: &Context) -> Result<RoutesDigest> {
+                pass!(self, platform("ingress.digest", Class::Call), context, digest())
+            }
+
+            async fn list(&self, context: &Context, from: u64) -> Result<RoutePage> {
+                pass!(self, platform("ingress.list", Class::Call), context, list(from))
             }
 
             async fn drain(

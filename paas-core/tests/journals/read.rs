@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use paas_core::pipeline::{CancelReason, Drift, Outcome, Output, State, project};
+use paas_core::pipeline::{CancelReason, Drift, Outcome, Output, RouteDrift, State, project};
 use paas_core::{AppStatus, Deployment, Event, OperationKind, Position, Recorded, StreamId};
 use serde_json::Value;
 
@@ -146,9 +146,11 @@ fn everything_that_can_be_told_is_in_them() {
             let word =
                 |name: &str, value: &Value| Some((name.to_owned(), value["type"].as_str()?.to_owned()));
             told.extend(word("event", event));
-            for field in ["output", "outcome", "reason", "drift"] {
+            for field in ["output", "outcome", "reason"] {
                 told.extend(event.get(field).and_then(|value| word(field, value)));
             }
+            // Of several events, each with words of its own.
+            told.extend(event.get("drift").and_then(|value| word(event["type"].as_str()?, value)));
             kinds.extend(event.get("kind").map(ToString::to_string));
         }
     }
@@ -157,7 +159,8 @@ fn everything_that_can_be_told_is_in_them() {
         ("output", variants::of::<Output>()),
         ("outcome", variants::of::<Outcome>()),
         ("reason", variants::of::<CancelReason>()),
-        ("drift", variants::of::<Drift>()),
+        ("drift_found", variants::of::<Drift>()),
+        ("route_drift_found", variants::of::<RouteDrift>()),
     ];
     for (name, words) in known {
         let told: BTreeSet<_> = told

@@ -8,7 +8,8 @@ use paas_core::memory::{Program, ProgramExit, Script};
 use paas_core::testing::chaos::{Chaos, ChaosPlan, Mischief};
 use paas_core::{
     AppChanges, ContainerRuntime, Context, Crashes, DeployOptions, DeploymentId, DeploymentState, Env, Error,
-    Fault, InstanceName, InstanceSpec, Kind, Placement, Platform, ReleaseNumber, Resources, Step,
+    Fault, Generation, InstanceName, InstanceSpec, Kind, Placement, Platform, ReleaseNumber, Resources,
+    Route, Serving, Step,
 };
 
 use crate::stage::{Stage, Story, reach};
@@ -46,6 +47,11 @@ pub(crate) const ALL: &[Story] = &[
     },
     Story { name: "collected", about: "More releases than images are kept.", tell: collected },
     Story { name: "moved", about: "A container that gets another address.", tell: moved },
+    Story {
+        name: "misrouted",
+        about: "What the proxy serves is lost, older, led elsewhere, and of an app that is gone.",
+        tell: misrouted,
+    },
     Story { name: "abandoned", about: "What a later version wrote is given up.", tell: abandoned },
 ];
 
@@ -239,6 +245,29 @@ fn moved(stage: &Stage) -> LocalBoxFuture<'_, ()> {
         live(&platform, "hello").await;
         let instance = stage.world.host.instances().remove(0).name;
         stage.world.host.remove(&instance);
+        tokio::time::sleep(LOOK).await;
+        platform.shutdown().await;
+    })
+}
+
+fn misrouted(stage: &Stage) -> LocalBoxFuture<'_, ()> {
+    Box::pin(async {
+        stage.push("one");
+        let platform = stage.platform().await;
+        live(&platform, "hello").await;
+        let ingress = &stage.world.ingress;
+        let host = "hello.localhost".parse().unwrap();
+        let served = ingress.routes().remove(0);
+        let nowhere = |generation| {
+            let route = Some(Route { targets: Vec::new(), ..served.route.clone() });
+            Some(Serving { generation, route })
+        };
+        for tampered in [None, nowhere(Generation(1)), nowhere(served.generation)] {
+            ingress.tamper(&host, tampered);
+            tokio::time::sleep(LOOK).await;
+        }
+        platform.apps().delete("hello").await.unwrap().outcome().await.unwrap();
+        ingress.tamper(&host, nowhere(Generation(1)));
         tokio::time::sleep(LOOK).await;
         platform.shutdown().await;
     })

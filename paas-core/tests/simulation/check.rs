@@ -30,11 +30,12 @@ pub(crate) async fn now(world: &World, reader: &Platform, ledger: &Ledger) -> Re
         return Err("something that is not the platform's was touched".to_owned());
     }
     for name in NAMES.map(|name| name.parse().unwrap()) {
-        let (is_leaving, was_live) = {
+        let (is_excused, was_live) = {
             let entries = ledger.entries();
-            (entries.leaving.contains(&name), entries.live.contains(&name))
+            let is_misrouted = entries.misrouted.contains(&host(&name));
+            (entries.leaving.contains(&name) || is_misrouted, entries.live.contains(&name))
         };
-        if is_leaving {
+        if is_excused {
             continue;
         }
         match world.ingress.request(&host(&name)) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use paas_core::{AppId, AppName, DeploymentHandle, DeploymentId, InstanceName, OrgId};
+use paas_core::{AppId, AppName, DeploymentHandle, DeploymentId, Host, InstanceName, OrgId};
 
 /// What was acknowledged, and what was asked for. Clones are the same ledger.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,8 @@ pub(crate) struct Entries {
     pub(crate) deleting: BTreeSet<(OrgId, AppName)>,
     /// Instances that broke: they need not answer until everything is quiet.
     pub(crate) broken: BTreeSet<InstanceName>,
+    /// Hosts whose route somebody broke: they need not answer until everything is quiet.
+    pub(crate) misrouted: BTreeSet<Host>,
     /// Apps that had a live release, as far as anybody looked.
     pub(crate) live: BTreeSet<AppName>,
 }

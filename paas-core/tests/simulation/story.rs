@@ -6,8 +6,8 @@ use std::time::Duration;
 use paas_core::memory::{MemoryIngress, Program, ProgramExit, Script};
 use paas_core::testing::chaos::ChaosPlan;
 use paas_core::{
-    AppChanges, AppName, Apps, Clock, DeployOptions, Error, Failure, Fault, InstanceName, Kind, NewApp,
-    OrgId, Platform, RandomIds, ReleaseNumber, Secret,
+    AppChanges, AppName, Apps, Clock, DeployOptions, Error, Failure, Fault, Generation, InstanceName, Kind,
+    NewApp, OrgId, Platform, RandomIds, ReleaseNumber, Route, Secret, ServedRoute, Serving,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -121,15 +121,16 @@ impl Story {
     /// One thing that somebody asks for, or that breaks.
     async fn scene(&mut self) {
         match self.random.random_range(0..100) {
-            0..70 => self.ask(),
-            70..82 => self.push(),
-            82..88 => self.kill_server(),
-            88..93 => self.start_server().await,
-            93..96 => self.pause_server(),
-            96..97 => self.stop_engine(),
-            97..98 => self.break_git(),
-            98 if self.random.random_bool(0.5) => self.break_ingress(),
-            98 => self.break_instance(),
+            0..69 => self.ask(),
+            69..81 => self.push(),
+            81..87 => self.kill_server(),
+            87..92 => self.start_server().await,
+            92..95 => self.pause_server(),
+            95..96 => self.stop_engine(),
+            96..97 => self.break_git(),
+            97 if self.random.random_bool(0.5) => self.break_ingress(),
+            97 => self.break_instance(),
+            98 => self.break_route(),
             _ => self.jump(),
         }
     }
@@ -153,6 +154,18 @@ impl Story {
             _ => self.world.host.cut_off(&instance.name),
         }
         self.ledger.entries().broken.insert(instance.name.clone());
+    }
+
+    /// Somebody removes a route from the proxy, or puts an old one there.
+    fn break_route(&mut self) {
+        let routes = self.world.ingress.routes();
+        let Some(ServedRoute { route, .. }) = routes.choose(&mut self.random) else { return };
+        let old = Route { targets: Vec::new(), ..route.clone() };
+        let old = Serving { generation: Generation(1), route: Some(old) };
+        let serving = self.random.random_bool(0.5).then_some(old);
+        self.tell(|| format!("{} is tampered with: {serving:?}", route.host));
+        self.world.ingress.tamper(&route.host, serving);
+        self.ledger.entries().misrouted.insert(route.host.clone());
     }
 
     fn break_ingress(&mut self) {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use paas_core::{
-    Context, Error, Generation, HealthCheck, Host, Ingress, InstanceName, Probe, Result, Route, Serving,
+    Context, Error, Generation, HealthCheck, Host, Ingress, InstanceName, Kind, Probe, Result, Route,
+    RoutePage, RoutesDigest, Serving,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::link::{Link, misunderstood};
 use super::watch::watch;
-use super::{Answer, Call};
+use super::{Answer, Call, LISTS_SINCE};
 use crate::config::{ProxyConfig, url};
 use crate::launch::Launcher;
 use crate::lock::locked;
@@ -95,6 +96,17 @@ impl ProxyClient {
         }
     }
 
+    /// # Errors
+    /// `Unsupported` when the process that runs is too old to list its routes.
+    fn check_lists(&self, operation: &'static str) -> Result<()> {
+        if self.link.revision() < LISTS_SINCE {
+            let message = "the running proxy is too old to list its routes";
+            return Err(Error::new(Kind::Unsupported, operation, message)
+                .hint("stop it: the next start brings the one that can"));
+        }
+        Ok(())
+    }
+
     fn remember(&self, host: &Host, generation: Generation, route: Option<Route>) {
         locked(&self.link.published).remember(host.clone(), Serving { generation, route });
     }
@@ -122,6 +134,24 @@ impl Ingress for ProxyClient {
         const OPERATION: &str = "ingress.serving";
         match self.link.call(context, OPERATION, Call::Serving { host: host.clone() }).await? {
             Answer::Serving(serving) => Ok(serving),
+            answer => Err(misunderstood(OPERATION, &answer)),
+        }
+    }
+
+    async fn digest(&self, context: &Context) -> Result<RoutesDigest> {
+        const OPERATION: &str = "ingress.digest";
+        self.check_lists(OPERATION)?;
+        match self.link.call(context, OPERATION, Call::Digest {}).await? {
+            Answer::Digest(digest) => Ok(digest),
+            answer => Err(misunderstood(OPERATION, &answer)),
+        }
+    }
+
+    async fn list(&self, context: &Context, from: u64) -> Result<RoutePage> {
+        const OPERATION: &str = "ingress.list";
+        self.check_lists(OPERATION)?;
+        match self.link.call(context, OPERATION, Call::List { from }).await? {
+            Answer::List(page) => Ok(page),
             answer => Err(misunderstood(OPERATION, &answer)),
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
 use paas_core::{Context, Error, Fault, Kind, Result};
@@ -42,6 +42,8 @@ pub(super) struct Link {
     directory: PathBuf,
     launcher: Option<Launcher>,
     public_port: AtomicU16,
+    /// That of the process that was reached last.
+    revision: AtomicU32,
     idle: Mutex<Vec<Wire>>,
     /// One start at a time.
     starting: Semaphore,
@@ -56,6 +58,7 @@ impl Link {
             directory,
             launcher,
             public_port: AtomicU16::new(0),
+            revision: AtomicU32::new(0),
             idle: Mutex::default(),
             starting: Semaphore::new(1),
             published: Mutex::default(),
@@ -65,6 +68,11 @@ impl Link {
     /// The port in apps' URLs.
     pub(super) fn public_port(&self) -> u16 {
         self.public_port.load(Ordering::Relaxed)
+    }
+
+    /// Which calls the process knows.
+    pub(super) fn revision(&self) -> u32 {
+        self.revision.load(Ordering::Relaxed)
     }
 
     /// What the process says about itself.
@@ -182,6 +190,7 @@ impl Link {
             );
             return Err(refused("proxy_config", message));
         }
+        self.revision.store(hello.revision, Ordering::Relaxed);
         self.public_port.store(self.config.public_port.unwrap_or(hello.public_port), Ordering::Relaxed);
         Ok(wire)
     }

@@ -13,7 +13,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use paas_core::{Failure, Generation, HealthCheck, Host, InstanceName, Probe, Route, Serving};
+use paas_core::{
+    Failure, Generation, HealthCheck, Host, InstanceName, Probe, Route, RoutePage, RoutesDigest, Serving,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -22,6 +24,12 @@ use tokio::net::UnixStream;
 /// Changes whenever an older side could misunderstand a newer one. `hello` and `stop` keep their form in all of them,
 /// so that a process of any protocol can be told to make room.
 const PROTOCOL: u32 = 1;
+
+/// Grows with every call that is added: what a process is too old to know is not asked of it.
+const REVISION: u32 = 1;
+
+/// The first revision that knows the calls `digest` and `list`.
+const LISTS_SINCE: u32 = 1;
 
 /// The longest message: a route with thousands of targets.
 const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
@@ -55,6 +63,8 @@ enum Call {
     Publish { route: Route, generation: Generation },
     Withdraw { host: Host, generation: Generation },
     Serving { host: Host },
+    Digest {},
+    List { from: u64 },
     Drain { instance: InstanceName, address: SocketAddr },
     Probe { address: SocketAddr, check: HealthCheck },
     Ping {},
@@ -67,6 +77,8 @@ enum Answer {
     Hello(Hello),
     Done,
     Serving(Option<Serving>),
+    Digest(RoutesDigest),
+    List(RoutePage),
     Probe(Probe),
     Failed(Failure),
 }
@@ -75,6 +87,9 @@ enum Answer {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Hello {
     protocol: u32,
+    /// Processes from before there was one say none.
+    #[serde(default)]
+    revision: u32,
     version: String,
     process_id: u32,
     address: SocketAddr,

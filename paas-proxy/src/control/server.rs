@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Call, Hello, PROTOCOL, Request, Wire, socket_path};
+use super::{Answer, Call, Hello, PROTOCOL, REVISION, Request, Wire, socket_path};
 use crate::proxy::Proxy;
 use crate::timer::sleep;
 
@@ -105,6 +105,7 @@ impl Server {
         };
         let hello = Hello {
             protocol: PROTOCOL,
+            revision: REVISION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process_id: std::process::id(),
             address: self.proxy.address(),
@@ -152,6 +153,8 @@ impl Server {
                 Answer::Done
             }
             Call::Serving { host } => Answer::Serving(self.proxy.serving(context, &host).await?),
+            Call::Digest {} => Answer::Digest(self.proxy.digest(context).await?),
+            Call::List { from } => Answer::List(self.proxy.list(context, from).await?),
             Call::Drain { instance, address } => {
                 self.proxy.drain(context, &instance, address).await?;
                 Answer::Done

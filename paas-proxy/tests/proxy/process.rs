@@ -373,6 +373,31 @@ async fn a_process_of_another_protocol_can_be_stopped_as_the_error_says() {
 }
 
 #[tokio::test]
+async fn a_process_that_is_too_old_to_list_its_routes_is_not_asked_to() {
+    let directory = Directory::new();
+    let listener = UnixListener::bind(directory.path().join("control.sock")).unwrap();
+    tokio::spawn(async move {
+        let mut streams = Vec::new();
+        loop {
+            let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+            let hello = r#"{"hello":{"protocol":1,"version":"0.0.9","process_id":1,"address":"127.0.0.1:1","public_port":1}}"#;
+            stream.write_all(format!("{hello}\n\"done\"\n").as_bytes()).await.unwrap();
+            streams.push(stream);
+        }
+    });
+    let client = ProxyClient::connect(at(directory.path())).await.unwrap();
+    let refused = [
+        client.digest(&context()).await.map(drop).unwrap_err(),
+        client.list(&context(), 0).await.map(drop).unwrap_err(),
+    ];
+    for error in refused {
+        assert_eq!(error.kind(), Kind::Unsupported, "{error:?}");
+        assert!(error.hinted().is_some());
+    }
+    client.ping(&context()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_client_starts_the_process_again_when_it_is_gone() {
     let running = Running::start().await;
     let instance = Instance::start(name()).await;

@@ -41,6 +41,7 @@ EventType: TypeAlias = Literal[
     "app_created",
     "app_changed",
     "drift_found",
+    "route_drift_found",
     "instance_renamed",
     "instance_restored",
     "images_collected",

@@ -7,10 +7,11 @@ use std::sync::PoisonError;
 use futures::TryStreamExt;
 
 use super::{PAGE, Warden};
-use crate::domain::{AppId, AppStatus, ConditionKind, Deployment, InstanceName, OrgId};
+use crate::domain::{App, AppId, AppStatus, ConditionKind, Deployment, Host, InstanceName, OrgId, Step};
 use crate::error::Result;
+use crate::ingress::RoutesDigest;
 use crate::pipeline::{Event, Output};
-use crate::records::{self, Versioned};
+use crate::records::{self, RouteRecord, Versioned};
 use crate::store::{IndexRange, Position, Scope};
 
 /// What the records say, as of a position in the feed.
@@ -18,6 +19,8 @@ use crate::store::{IndexRange, Position, Scope};
 pub(super) struct Known {
     /// The instance that each app should have, if any.
     pub live: BTreeMap<AppId, Live>,
+    /// The route that each host should have, if any.
+    pub routes: Routes,
     /// Up to where the feed was read; `None` before the first look.
     pub position: Option<Position>,
 }
@@ -39,6 +42,55 @@ impl Live {
             address: instance.address,
             is_routed: is_routed(status),
         })
+    }
+}
+
+/// The routes that the ingress should serve.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    hosts: BTreeMap<Host, KnownRoute>,
+    digest: RoutesDigest,
+}
+
+#[derive(Debug)]
+pub(super) struct KnownRoute {
+    pub app: AppId,
+    /// That of the route and its generation, which are in the records.
+    pub digest: RoutesDigest,
+}
+
+impl Routes {
+    pub(super) fn get(&self, host: &Host) -> Option<&KnownRoute> {
+        self.hosts.get(host)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Host, &KnownRoute)> {
+        self.hosts.iter()
+    }
+
+    /// The digest of all of them.
+    pub(super) fn digest(&self) -> RoutesDigest {
+        self.digest
+    }
+
+    fn keep(&mut self, record: &RouteRecord) {
+        let RouteRecord { route, generation, .. } = record;
+        self.forget(&route.host);
+        let digest = RoutesDigest::of(route, *generation);
+        self.hosts.insert(route.host.clone(), KnownRoute { app: route.app.clone(), digest });
+        self.digest = self.digest.with(digest);
+    }
+
+    fn forget(&mut self, host: &Host) {
+        if let Some(known) = self.hosts.remove(host) {
+            self.digest = self.digest.without(known.digest);
+        }
+    }
+
+    fn forget_all_of(&mut self, app: &AppId) {
+        let of_app = self.hosts.iter().filter(|(_, known)| known.app == *app);
+        let hosts: Vec<_> = of_app.map(|(host, _)| host.clone()).collect();
+        hosts.iter().for_each(|host| self.forget(host));
     }
 }
 
@@ -70,7 +122,12 @@ impl Warden {
             let statuses = page.iter().map(|status| &status.value);
             live.extend(statuses.filter_map(|status| Some((status.id.clone(), Live::of(status)?))));
         }
-        *self.locked() = Known { live, position: Some(position) };
+        let mut routes = Routes::default();
+        let mut pages = records.pages::<RouteRecord>(&Scope::System, "host", IndexRange::all(), PAGE);
+        while let Some(page) = pages.try_next().await? {
+            page.iter().for_each(|record| routes.keep(&record.value));
+        }
+        *self.locked() = Known { live, routes, position: Some(position) };
         Ok(())
     }
 
@@ -86,6 +143,23 @@ impl Warden {
         };
         let status: Option<Versioned<AppStatus>> = records.get(&Scope::System, app.as_str()).await?;
         self.keep(&app, status.as_ref().map(|status| &status.value));
+        self.learn_route(&app).await
+    }
+
+    /// Reads again which route an app should have.
+    pub(super) async fn learn_route(&self, app: &AppId) -> Result<()> {
+        let records = self.services.records();
+        let Some(of) = records.get::<App>(&Scope::System, app.as_str()).await? else {
+            self.locked().routes.forget_all_of(app);
+            return Ok(());
+        };
+        let host = Host::of_app(&of.value.name, &self.services.settings.domain)?;
+        let record: Option<Versioned<RouteRecord>> = records.get(&Scope::System, host.as_str()).await?;
+        let routes = &mut self.locked().routes;
+        match record {
+            Some(record) => routes.keep(&record.value),
+            None => routes.forget(&host),
+        }
         Ok(())
     }
 
@@ -115,6 +189,8 @@ fn is_change(event: &Event) -> bool {
     matches!(
         event,
         Event::Finished { output: Routed { .. } | Withdrawn { .. }, .. }
+            | Event::UndoFinished { step: Step::Route }
+            | Event::RouteDriftFound { .. }
             | Event::InstanceRenamed { .. }
             | Event::InstanceRestored { .. }
             | Event::AppDeleted { .. }

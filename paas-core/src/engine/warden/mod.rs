@@ -2,6 +2,7 @@
 
 mod known;
 mod leftovers;
+mod routes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,7 @@ use super::due_now;
 use super::services::Services;
 use crate::domain::{AppId, AppStatus, Instance, OrgId};
 use crate::error::Result;
+use crate::ingress::RoutesDigest;
 use crate::records::Versioned;
 use crate::runtime::Selector;
 use crate::store::{Batch, Scope};
@@ -28,12 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The most events that are read at once.
 const PAGE: usize = 500;
 
-/// Compares instances with what the records say.
+/// Compares instances and routes with what the records say.
 ///
 /// # Flow
-/// Every [`LOOK`], and when the engine hints that one ended, it lists the engine's instances, all in one call, and compares them with what it knows the records to
-/// say; for an app where they differ it reads the record itself. What is still wrong then, and has nothing under way,
-/// becomes due work: a worker sees to it under the app's lease, so that no two servers do, and no operation beside.
+/// Every [`LOOK`], and when the engine hints that one ended, it lists the engine's instances, all in one call, and compares
+/// them with what it knows the records to say; for an app where they differ it reads the record itself. It asks the
+/// ingress for the digest of its routes, and lists them only when it is not the one that the records tell. What is still
+/// wrong then, and has nothing under way, becomes due work: a worker sees to it under the app's lease, so that no two
+/// servers do, and no operation beside.
 ///
 /// # Guarantees
 /// It changes nothing itself. Being late, doubled or wrong costs a look.
@@ -41,11 +45,14 @@ const PAGE: usize = 500;
 pub(crate) struct Warden {
     services: Arc<Services>,
     known: Mutex<Known>,
+    /// The digests of the routes that are served and of those that are known, when they last differed in nothing that could
+    /// be put right.
+    settled: Mutex<Option<(RoutesDigest, RoutesDigest)>>,
 }
 
 impl Warden {
     pub(crate) fn new(services: Arc<Services>) -> Self {
-        Self { services, known: Mutex::default() }
+        Self { services, known: Mutex::default(), settled: Mutex::default() }
     }
 
     /// Looks for ever. Dropping it is safe at any time.
@@ -59,7 +66,10 @@ impl Warden {
                 endings = self.services.runtime.endings(&context).await.ok();
             }
             if let Err(error) = self.look().await {
-                tracing::debug!(?error, "the warden can't look now");
+                tracing::debug!(?error, "the warden can't look at instances now");
+            }
+            if let Err(error) = self.look_at_routes().await {
+                tracing::debug!(?error, "the warden can't look at routes now");
             }
             let ending = async {
                 match &mut endings {

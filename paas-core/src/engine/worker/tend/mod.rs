@@ -149,7 +149,7 @@ impl Tending<'_> {
             if let Err(error) = self.holding(context, removal).await? {
                 return Ok(Err(error));
             }
-            tally::drift_repaired(&self.worker.services.metrics, Drift::Unneeded);
+            tally::drift_repaired(&self.worker.services.metrics, Drift::Unneeded.as_str());
         }
         if self.worker.services.runtime.addressing() == Addressing::Platform {
             let kept: BTreeSet<_> = live.into_iter().map(|live| live.deployment).collect();

@@ -1,4 +1,7 @@
-//! The route of an app follows its live instance: to where it runs, or to nowhere while it does not.
+//! The route of an app follows its live instance: to where it runs, or to nowhere while it does not. What the ingress
+//! serves follows the record.
+
+use std::sync::atomic::Ordering;
 
 use super::Tending;
 use crate::context::Context;
@@ -6,65 +9,147 @@ use crate::domain::{App, ConditionKind, Generation, Host, Instance, Route, Route
 use crate::engine::tally;
 use crate::error::Result;
 use crate::ingress::Serving;
-use crate::pipeline::{Drift, Event, observe};
+use crate::pipeline::{Drift, Event, RouteDrift, observe};
 use crate::records::{self, RouteRecord, Versioned};
 use crate::store::{Batch, Expect, Position, StreamId};
 
 impl Tending<'_> {
-    /// Records where the route should lead, if that has changed, and has the ingress serve what is recorded.
+    /// Records where the route should lead, if that has changed, and has the ingress serve what is recorded; answers when
+    /// it does.
     pub(super) async fn see_to_route(
         &mut self,
         context: &Context,
         live: Option<&Instance>,
     ) -> Result<Result<()>> {
         let services = self.worker.services.clone();
-        let app: Option<Versioned<App>> =
-            services.records().get(&self.lease.scope, self.app.as_str()).await?;
-        let Some(app) = app else { return Ok(Ok(())) };
-        let host = Host::of_app(&app.value.name, &services.settings.domain)?;
+        let Some(host) = self.host().await? else { return Ok(Ok(())) };
+        // What changes here the ingress can't serve yet; nor can one that was not told everything since the start.
+        let mut is_told = services.is_published.load(Ordering::Relaxed);
         if let Some(live) = live {
             match services.runtime.inspect(context, &live.name).await {
-                Ok(found) => self.lead(&host, live, found.filter(Instance::is_running)).await?,
+                Ok(found) => is_told &= !self.lead(&host, live, found.filter(Instance::is_running)).await?,
                 Err(error) => return Ok(Err(error)),
             }
         }
         let record: Option<Versioned<RouteRecord>> =
             services.records().get(&self.lease.scope, host.as_str()).await?;
-        let Some(RouteRecord { route, generation, .. }) = record.map(|record| record.value) else {
-            return Ok(Ok(()));
-        };
         let serving = match services.ingress.serving(context, &host).await {
             Ok(serving) => serving,
             Err(error) => return Ok(Err(error)),
         };
+        let Some(RouteRecord { route, mut generation, .. }) = record.map(|record| record.value) else {
+            return self.withdraw(context, &host, serving).await;
+        };
         if serving == Some(Serving { generation, route: Some(route.clone()) }) {
             return Ok(Ok(()));
         }
-        tracing::info!(%host, "the route is published");
-        Ok(services.ingress.publish(context, &route, generation).await)
+        let present = serving.as_ref().map(|serving| serving.generation);
+        let drift = RouteDrift::of(serving.as_ref(), generation);
+        if is_told {
+            let Some(told) = self.tell_of_route(&host, drift, present).await? else { return Ok(Ok(())) };
+            if present >= Some(generation) {
+                generation = told;
+                self.record_generation(&route, generation).await?;
+            }
+        }
+        let published = services.ingress.publish(context, &route, generation).await;
+        if is_told && published.is_ok() {
+            tally::drift_repaired(&services.metrics, drift.as_str());
+        }
+        Ok(published)
     }
 
-    /// Records that the route leads to the live instance where it was found running, or to nowhere.
-    async fn lead(&mut self, host: &Host, live: &Instance, running: Option<Instance>) -> Result<()> {
+    /// Takes away what the ingress serves for the host of an app that has no route.
+    async fn withdraw(
+        &mut self,
+        context: &Context,
+        host: &Host,
+        serving: Option<Serving>,
+    ) -> Result<Result<()>> {
+        let Some(Serving { generation, route: Some(route) }) = serving else { return Ok(Ok(())) };
+        if route.app != *self.app {
+            return Ok(Ok(()));
+        }
+        let drift = RouteDrift::Unneeded;
+        let Some(told) = self.tell_of_route(host, drift, Some(generation)).await? else { return Ok(Ok(())) };
+        let services = &self.worker.services;
+        let withdrawn = services.ingress.withdraw(context, host, told).await;
+        if withdrawn.is_ok() {
+            tally::drift_repaired(&services.metrics, drift.as_str());
+        }
+        Ok(withdrawn)
+    }
+
+    /// Records what is wrong with a route, and answers the generation that a change of it has by that; `None` if there is
+    /// an operation by now, or what is served is newer than the store: then nothing is to be done.
+    async fn tell_of_route(
+        &mut self,
+        host: &Host,
+        drift: RouteDrift,
+        present: Option<Generation>,
+    ) -> Result<Option<Generation>> {
+        let newest = present.unwrap_or_default().0;
+        if !self.worker.services.records().has_position(newest).await? {
+            tracing::error!(%host, "the proxy's route is newer than anything in the store");
+            return Ok(None);
+        }
+        let told = self.tell(Event::RouteDriftFound { host: host.clone(), drift }).await?;
+        Ok(told.map(|position| Generation(position.0)))
+    }
+
+    /// Records that a route is published as a newer one than the ingress has.
+    async fn record_generation(&mut self, route: &Route, generation: Generation) -> Result<()> {
+        let record = RouteRecord { org: self.org.clone(), route: route.clone(), generation };
+        let mut writes = vec![records::put(&record, Expect::Any)?];
+        if let Some(status) = &mut self.status {
+            status.value.route = generation;
+            writes.insert(0, records::update(&status.value, Expect::Version(status.version))?);
+        }
+        let batch = Batch { fence: Some(self.lease.clone()), writes, ..Batch::default() };
+        let committed = self.worker.services.store.commit(batch).await?;
+        if let Some(status) = &mut self.status {
+            status.version = committed.versions.first().copied().unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The host of the app, also of one that is gone; `None` if there never was such an app.
+    async fn host(&self) -> Result<Option<Host>> {
+        let services = &self.worker.services;
+        let (scope, domain) = (&self.lease.scope, &services.settings.domain);
+        if let Some(app) = services.records().get::<App>(scope, self.app.as_str()).await? {
+            return Host::of_app(&app.value.name, domain).map(Some);
+        }
+        let first = services.store.events(scope, &StreamId::from(self.app), 0, 1).await?;
+        match first.into_iter().map(records::decode_event).next().map(|first| first.event) {
+            Some(Event::AppCreated { name }) => Host::of_app(&name, domain).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Records that the route leads to the live instance where it was found running, or to nowhere; answers whether that is
+    /// a change.
+    async fn lead(&mut self, host: &Host, live: &Instance, running: Option<Instance>) -> Result<bool> {
         let records = self.worker.services.records();
         let route: Option<Versioned<RouteRecord>> = records.get(&self.lease.scope, host.as_str()).await?;
         let has_moved = running.as_ref().is_some_and(|running| running.address != live.address);
         let targets: Vec<_> = running.iter().map(target).collect();
         let is_right = route.as_ref().is_none_or(|route| route.value.route.targets == targets);
         if is_right && !has_moved {
-            return Ok(());
+            return Ok(false);
         }
         if has_moved && self.tell(Event::drift(live, Drift::Moved)).await?.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         // The position of the event that decided it, as of every route: what was told of the instance last.
         let generation = Generation(self.last_told().await?.0);
-        let Some(status) = &mut self.status else { return Ok(()) };
+        let Some(status) = &mut self.status else { return Ok(false) };
         if has_moved {
             status.value.instance = running;
         }
         let route = route.filter(|route| route.value.generation < generation);
-        if route.is_some() {
+        let is_changed = route.is_some();
+        if is_changed {
             status.value.route = generation;
             let reason = if targets.is_empty() { "the app does not run now" } else { "observed" };
             let now = self.worker.services.clock.now();
@@ -78,10 +163,10 @@ impl Tending<'_> {
         let batch = Batch { fence: Some(self.lease.clone()), writes, ..Batch::default() };
         let committed = self.worker.services.store.commit(batch).await?;
         if has_moved {
-            tally::drift_repaired(&self.worker.services.metrics, Drift::Moved);
+            tally::drift_repaired(&self.worker.services.metrics, Drift::Moved.as_str());
         }
         status.version = committed.versions.first().copied().unwrap_or_default();
-        Ok(())
+        Ok(is_changed)
     }
 
     /// The position of the newest event in the app's own stream.
