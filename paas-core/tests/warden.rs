@@ -11,10 +11,12 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use paas_core::memory::{MemoryAnswer, MemoryFiles, MemoryRuntime, Program, ProgramExit, Script};
 use paas_core::pipeline::{Drift, RouteDrift};
+use paas_core::testing::chaos::{Chaos, ChaosPlan, Mischief};
 use paas_core::{
-    Addressing, AppChanges, AppId, AppState, Batch, ContainerRuntime, Context, Crashes, DeploymentId,
-    DeploymentState, Event, Expect, Generation, Host, Ingress, InstanceName, InstanceSpec, OperationKind,
-    Platform, Position, Recorded, ReleaseNumber, Route, Scope, Serving, StateStore, Visibility, Write,
+    Addressing, AppChanges, AppId, AppState, Batch, ConditionKind, ContainerRuntime, Context, Crashes,
+    DeploymentId, DeploymentState, Event, Expect, Generation, Host, Ingress, InstanceName, InstanceSpec,
+    OperationKind, Platform, Position, Recorded, ReleaseNumber, Route, Scope, Secret, Serving, StateStore,
+    Visibility, Write,
 };
 use world::{World, live};
 
@@ -31,9 +33,18 @@ async fn hello() -> (World, Platform) {
 
 /// What was told about instances and routes.
 async fn told(platform: &Platform) -> Vec<Event> {
-    let feed = platform.events(Position(0));
     platform.shutdown().await;
-    let events: Vec<Recorded> = feed.try_collect().await.unwrap();
+    told_so_far(platform).await
+}
+
+async fn told_so_far(platform: &Platform) -> Vec<Event> {
+    let mut feed = platform.events(Position(0));
+    let mut events: Vec<Recorded> = Vec::new();
+    // Those to come are nobody's business here.
+    while let Ok(next) = tokio::time::timeout(Duration::from_secs(1), feed.try_next()).await {
+        let Some(recorded) = next.unwrap() else { break };
+        events.push(recorded);
+    }
     let is_about_one = |event: &Event| {
         matches!(
             event,
@@ -42,6 +53,7 @@ async fn told(platform: &Platform) -> Vec<Event> {
                 | Event::InstanceRestored { .. }
                 | Event::InstanceSteady { .. }
                 | Event::RouteDriftFound { .. }
+                | Event::ImageGone { .. }
         )
     };
     events.into_iter().map(|recorded| recorded.event).filter(is_about_one).collect()
@@ -300,17 +312,96 @@ async fn what_died_with_the_host_is_started_at_the_next_start_though_another_app
     assert!(world.host.instances().iter().any(|instance| instance.name == live && instance.is_running()));
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_app_whose_image_is_gone_is_tried_without_end_and_told_of_once() {
-    let (world, platform) = hello().await;
+/// Every image is gone, and the live container too, as on a new machine.
+fn lose_everything(world: &World) {
     world.host.forget_images();
+    for instance in world.host.instances() {
+        world.host.remove(&instance.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_whose_image_is_gone_is_deployed_anew_as_it_was() {
+    let (world, platform) = hello().await;
+    let apps = platform.apps();
+    let built = apps.deployments("hello", 1, None).await.unwrap().items.remove(0);
+    let env = [("LEVEL".parse().unwrap(), Some(Secret::from("7")))].into();
+    let updated = apps.update("hello", AppChanges { env, ..AppChanges::default() }, None).await.unwrap();
+    updated.deployment.unwrap().outcome().await.unwrap();
+    // What is new in the repository stays there until somebody deploys it.
+    world.push_page("two");
+    for times in 1..=2 {
+        let live = world.host.instances().remove(0).name;
+        let image = world.host.images().remove(0).digest;
+        lose_everything(&world);
+        tokio::time::sleep(WITHIN).await;
+        assert!(is_served(&world));
+        let view = apps.get("hello").await.unwrap();
+        let newest = apps.deployments("hello", 1, None).await.unwrap().items.remove(0);
+        assert_eq!((newest.kind, &newest.commit), (OperationKind::Deploy, &built.commit));
+        assert_eq!(view.status.instance.as_ref().unwrap().deployment, newest.id);
+        assert_eq!((&view.status.revival, view.status.state), (&None, AppState::Running));
+        assert!(view.status.conditions.iter().all(|condition| condition.holds), "{view:?}");
+        let release = apps.releases("hello", 1, None).await.unwrap().items.remove(0);
+        assert_eq!(release.config, view.app.config);
+        assert_eq!(operations(&platform, OperationKind::Deploy).await, 1 + times);
+        let told = told_so_far(&platform).await;
+        let missing = Event::DriftFound { instance: live, drift: Drift::Missing };
+        assert_eq!(told[told.len() - 2..], [missing, Event::ImageGone { image, deployment: newest.id }]);
+    }
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(operations(&platform, OperationKind::Deploy).await, 3, "it is right now");
+    platform.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_deployed_anew_is_tried_once_and_then_a_persons() {
+    let world = World::new();
+    world.push_page("one");
+    let platform = world.platform().await;
+    live(&platform, "hello").await;
+    let failure =
+        paas_core::Error::new(paas_core::Kind::BuildFailed, "memory.build", "the build ended with code 1");
+    let build_failure = Some(paas_core::Failure::from(&failure));
+    world.push_scripted("one", Script { build_failure, ..Script::default() });
+    lose_everything(&world);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(matches!(world.ingress.request(&host()), MemoryAnswer::Stopped));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(operations(&platform, OperationKind::Deploy).await, 2);
+    let status = platform.apps().get("hello").await.unwrap().status;
+    let image = status.conditions.iter().find(|condition| condition.kind == ConditionKind::ImageBuilt);
+    let image = image.unwrap();
+    assert!(!image.holds && image.reason.ends_with("the build ended with code 1"), "{image:?}");
+    // Also at the next start.
+    platform.shutdown().await;
+    let platform = world.platform().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(operations(&platform, OperationKind::Deploy).await, 2);
+    // Whoever mends it has it again, with everything that is seen to.
+    world.push_page("two");
+    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
+    assert!(is_served(&world));
+    lose_everything(&world);
+    tokio::time::sleep(WITHIN).await;
+    assert!(is_served(&world));
+    assert_eq!(operations(&platform, OperationKind::Deploy).await, 4);
+    platform.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_can_not_be_looked_up_is_not_gone() {
+    let (world, platform) = hello().await;
+    let plan =
+        (1..=100).fold(ChaosPlan::calm(), |plan, nth| plan.nth("runtime.ensure", nth, Mischief::FailBefore));
+    platform.shutdown().await;
+    let runtime = Chaos::new(world.runtime.clone(), world.clock.clone(), 1, plan);
+    let platform = world.builder().runtime(Arc::new(runtime)).start().await.unwrap();
     world.host.remove(&world.host.instances()[0].name.clone());
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    let status = platform.apps().get("hello").await.unwrap().status;
-    assert!(status.crashes.unwrap().is_down);
-    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
-    assert!(world.host.instances()[0].is_running());
-    assert_eq!(told(&platform).await.len(), 1);
+    assert!(is_served(&world));
+    assert_eq!(operations(&platform, OperationKind::Deploy).await, 1);
+    platform.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -184,6 +184,9 @@ pub struct AppStatus {
     /// How its process keeps ending by itself, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crashes: Option<Crashes>,
+    /// The deployment that was to bring back what is live, whose image was gone: while it says so, there is no second one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revival: Option<DeploymentId>,
     /// Observations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

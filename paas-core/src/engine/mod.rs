@@ -9,6 +9,7 @@
 //! - Nothing is done that was not recorded first; what was recorded is repeated after a crash, under the same names.
 //! - A worker whose lease was lost writes nothing more and publishes nothing more.
 
+mod acceptance;
 mod addresses;
 mod collector;
 mod effects;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use crate::domain::AppId;
 use crate::store::{LeaseChange, Scope, WorkClass};
 
+pub(crate) use acceptance::Acceptance;
 pub(crate) use addresses::Addresses;
 pub(crate) use collector::Collector;
 pub(crate) use effects::Effects;

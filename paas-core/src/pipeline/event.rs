@@ -124,6 +124,14 @@ pub enum Event {
         /// The instance.
         instance: InstanceName,
     },
+    /// The live instance does not run, and the image of its release is gone: the commit is deployed anew, with the release's
+    /// configuration. In the app's own stream.
+    ImageGone {
+        /// The digest of the image.
+        image: String,
+        /// The deployment that brings it back.
+        deployment: DeploymentId,
+    },
     /// The live instance has run for long enough to forget that it crashed before. In the app's own stream.
     InstanceSteady {
         /// The instance.

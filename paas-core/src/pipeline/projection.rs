@@ -55,7 +55,7 @@ pub fn project(
 
 /// Brings an app's status up to an event of the app's own stream.
 pub(crate) fn project_drift(event: &Event, at: Timestamp, status: &mut AppStatus) {
-    use ConditionKind::{ContainerStarted, Ready};
+    use ConditionKind::{ContainerStarted, ImageBuilt, Ready};
     match event {
         Event::DriftFound { drift: Drift::Unneeded | Drift::Moved, .. } => {}
         Event::DriftFound { drift, .. } => {
@@ -90,6 +90,11 @@ pub(crate) fn project_drift(event: &Event, at: Timestamp, status: &mut AppStatus
             if let Some(crashes) = &mut status.crashes {
                 (crashes.is_down, crashes.at) = (false, at);
             }
+        }
+        Event::ImageGone { deployment, .. } => {
+            observe(status, ImageBuilt, false, "its image is gone: its commit is deployed anew", at);
+            status.queue.push(deployment.clone());
+            status.revival = Some(deployment.clone());
         }
         Event::InstanceSteady { .. } => {
             status.crashes = None;
@@ -136,7 +141,7 @@ fn finish_step(
             deployment.release = Some(*release);
             deployment.settled_at = Some(recorded.at);
             status.state = AppState::Running;
-            status.crashes = None;
+            (status.crashes, status.revival) = (None, None);
             status.live = Some(*release);
             status.last_release = status.last_release.max(*release);
             status.instance = state.outputs.started.as_ref().map(|(instance, _)| instance.clone());
@@ -176,7 +181,7 @@ fn withdraw(
 ) -> bool {
     status.state = if kind == OperationKind::Delete { AppState::Deleting } else { AppState::Stopped };
     status.instance = None;
-    status.crashes = None;
+    (status.crashes, status.revival) = (None, None);
     status.url = None;
     status.route = generation;
     for condition in
@@ -241,8 +246,24 @@ fn end(outcome: &Outcome, recorded: &Recorded, deployment: &mut Deployment, stat
     if matches!(outcome, Outcome::Failed { .. }) && status.live.is_none() && deployment.kind.serves() {
         status.state = AppState::Failed;
     }
+    if status.revival.as_ref() == Some(&deployment.id) {
+        end_revival(outcome, recorded.at, status);
+    }
     status.active = status.active.take().filter(|active| *active != deployment.id);
     status.queue.retain(|queued| *queued != deployment.id);
+}
+
+/// What the end of the deployment means that was to bring back what is live.
+fn end_revival(outcome: &Outcome, at: Timestamp, status: &mut AppStatus) {
+    let why = match outcome {
+        Outcome::Succeeded => return,
+        // Whoever superseded it has another wish; should that come to nothing, it is tried again.
+        Outcome::Superseded { .. } => return status.revival = None,
+        Outcome::Failed { failure, .. } => failure.message.as_str(),
+        Outcome::Cancelled => "that was cancelled",
+    };
+    let reason = format!("its image is gone, and its commit can't be deployed anew: {why}");
+    observe(status, ConditionKind::ImageBuilt, false, &reason, at);
 }
 
 /// The state of an app while `active` is under way: derived, so that a step need not write the app's record.

@@ -3,10 +3,10 @@
 use super::Platform;
 use super::repeat::{IdempotencyRecord, Repeatable};
 use crate::domain::{
-    App, AppId, AppState, AppStatus, Config, Deployment, DeploymentId, DeploymentSpec, DeploymentState,
-    DesiredState, OperationKind, OrgId, Release, ReleaseNumber, Step,
+    App, AppId, AppState, AppStatus, Config, Deployment, DeploymentId, DeploymentSpec, DesiredState,
+    OperationKind, OrgId, Release, ReleaseNumber, Step,
 };
-use crate::engine::{due_now, tally};
+use crate::engine::{Acceptance, due_now, tally};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{CancelReason, Event, Outcome, Phase, Recorded, State, project};
 use crate::records::{self, Versioned, release_id};
@@ -168,26 +168,9 @@ impl Platform {
             from_release: request.release,
             no_cache: request.no_cache,
         };
-        let deployment = Deployment {
-            id: id.clone(),
-            org: app.org.clone(),
-            app: app.id.clone(),
-            kind: request.kind,
-            state: DeploymentState::Queued,
-            step: None,
-            commit: None,
-            cached: None,
-            release: None,
-            superseded_by: None,
-            failure: None,
-            created_at: now,
-            settled_at: None,
-            deadline_seconds: services.settings.retry.deadline.as_secs(),
-        };
-        let event = Event::Accepted { kind: request.kind, app: app.id.clone() };
-        parts.writes.push(records::put(&spec, Expect::Absent)?);
-        parts.writes.push(records::put(&deployment, Expect::Absent)?);
-        parts.appends.push(records::append(scope.clone(), StreamId::from(&id), 0, now, &[event])?);
+        let Acceptance { deployment, writes, append } = Acceptance::of(services, &spec, now)?;
+        parts.writes.extend(writes);
+        parts.appends.push(append);
         // What is under way takes it along, and keeps its place in the queue for a build slot meanwhile.
         if status.active.is_none() {
             parts.leases.push(due_now(&app.id, scope));

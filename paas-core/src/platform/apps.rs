@@ -404,6 +404,7 @@ fn pending(app: &App) -> AppStatus {
         url: None,
         last_release: ReleaseNumber(0),
         crashes: None,
+        revival: None,
         conditions: Vec::new(),
     }
 }

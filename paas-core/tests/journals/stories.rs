@@ -46,6 +46,7 @@ pub(crate) const ALL: &[Story] = &[
         tell: drifted,
     },
     Story { name: "collected", about: "More releases than images are kept.", tell: collected },
+    Story { name: "revived", about: "A container and its image disappear.", tell: revived },
     Story { name: "moved", about: "A container that gets another address.", tell: moved },
     Story {
         name: "misrouted",
@@ -234,6 +235,19 @@ fn collected(stage: &Stage) -> LocalBoxFuture<'_, ()> {
             deploy(&platform).await.outcome().await.unwrap();
         }
         tokio::time::sleep(10 * LOOK + LOOK).await;
+        platform.shutdown().await;
+    })
+}
+
+fn revived(stage: &Stage) -> LocalBoxFuture<'_, ()> {
+    Box::pin(async {
+        stage.push("one");
+        let platform = stage.platform().await;
+        live(&platform, "hello").await;
+        let host = &stage.world.host;
+        host.forget_images();
+        host.remove(&host.instances()[0].name.clone());
+        tokio::time::sleep(LOOK).await;
         platform.shutdown().await;
     })
 }

@@ -214,6 +214,13 @@ fn newest_is_live(world: &World, view: &AppView, journals: &[Journal]) -> Result
     // A deletion that fails behind its Route leaves an app without one, to be deleted again.
     let serving = newest.filter(|journal| journal.deployment.kind.serves());
     let (status, answer) = (&view.status, world.ingress.request(&host(&view.app.name)));
+    if let Some(revival) = &status.revival {
+        // Its image is gone, and what was to bring it back came to nothing: it waits for a person.
+        let is_over =
+            journals.iter().any(|journal| journal.deployment.id == *revival && journal.routed.is_none());
+        let says_so = matches!(answer, MemoryAnswer::Stopped | MemoryAnswer::Unknown);
+        return if is_over && says_so { Ok(()) } else { Err(format!("{revival} should bring it back")) };
+    }
     match (serving, &status.instance, answer) {
         (Some(journal), Some(instance), MemoryAnswer::Instance(request)) => {
             if instance.deployment != journal.deployment.id {

@@ -130,7 +130,8 @@ impl Story {
             96..97 => self.break_git(),
             97 if self.random.random_bool(0.5) => self.break_ingress(),
             97 => self.break_instance(),
-            98 => self.break_route(),
+            98 if self.random.random_bool(0.5) => self.break_route(),
+            98 => self.lose_images(),
             _ => self.jump(),
         }
     }
@@ -166,6 +167,17 @@ impl Story {
         self.tell(|| format!("{} is tampered with: {serving:?}", route.host));
         self.world.ingress.tamper(&route.host, serving);
         self.ledger.entries().misrouted.insert(route.host.clone());
+    }
+
+    /// Somebody cleans up too much: an instance, and every image.
+    fn lose_images(&mut self) {
+        self.tell(|| "every image is removed".to_owned());
+        self.world.host.forget_images();
+        let instances = self.world.host.instances();
+        let Some(instance) = instances.choose(&mut self.random) else { return };
+        self.tell(|| format!("{} is removed", instance.name));
+        self.world.host.remove(&instance.name);
+        self.ledger.entries().broken.insert(instance.name.clone());
     }
 
     fn break_ingress(&mut self) {

@@ -45,6 +45,7 @@ EventType: TypeAlias = Literal[
     "instance_renamed",
     "instance_restored",
     "images_collected",
+    "image_gone",
     "instance_steady",
     "app_deleted",
     "unknown",

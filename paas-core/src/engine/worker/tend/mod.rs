@@ -1,6 +1,7 @@
 //! Sees to an app that nothing is under way for: what is there becomes what should be.
 
 mod images;
+mod revival;
 mod route;
 
 use std::collections::BTreeSet;
@@ -16,8 +17,10 @@ use crate::error::{Error, Kind, Result};
 use crate::pipeline::{Drift, Event, project_drift};
 use crate::records::{self, Versioned};
 use crate::runtime::{Addressing, Selector};
-use crate::store::{Batch, Expect, Lease, Position, Scope, StreamId};
+use crate::store::{Append, Batch, Expect, Lease, Position, Scope, StreamId, Write};
 
+/// The code of the runtime's error for a release whose image is gone.
+const IMAGE_MISSING: &str = "image_missing";
 /// How often an event is recorded anew after somebody else changed the app.
 const TRIES: usize = 20;
 /// How long seeing to an app may take: what is left then is for the next look.
@@ -41,6 +44,8 @@ impl Worker {
         let mut tending = Tending { worker: self, lease, app, org, status };
         let context = self.services.context().with_budget(BUDGET);
         match tending.see_to(&context).await? {
+            // The deployment that brings back what is live was accepted.
+            Ok(()) if tending.is_busy() => Ok(Some(Duration::ZERO)),
             Ok(()) => {
                 let crashes = tending.status.and_then(|status| status.value.crashes);
                 Ok(crashes.map(|crashes| crashes.wait(self.services.clock.now())))
@@ -123,6 +128,7 @@ impl Tending<'_> {
         };
         let live = self.status.as_ref().and_then(|status| status.value.instance.clone());
         let is_live = |instance: &&Instance| live.as_ref().is_some_and(|live| live.name == instance.name);
+        let mut restored = Ok(());
         if let Some(live) = &live {
             let mut found = instances.iter().find(is_live).map(|found| found.state.clone());
             if matches!(found, Some(InstanceState::Exited { .. })) {
@@ -132,13 +138,11 @@ impl Tending<'_> {
                     Err(error) => return Ok(Err(error)),
                 };
             }
-            if let Err(error) = self.see_to_live(context, live, found.as_ref()).await? {
-                return Ok(Err(error));
-            }
+            restored = self.see_to_live(context, live, found.as_ref()).await?;
         }
-        // It may have another name by now.
+        // It may have another name by now, or can't be made to run.
         let live = self.status.as_ref().and_then(|status| status.value.instance.clone());
-        if let Err(error) = self.see_to_route(context, live.as_ref()).await? {
+        if let Err(error) = restored.and(self.see_to_route(context, live.as_ref()).await?) {
             return Ok(Err(error));
         }
         for instance in instances.iter().filter(|instance| !is_live(instance)) {
@@ -186,6 +190,9 @@ impl Tending<'_> {
                             }
                             name = to;
                         }
+                        Err(error) if error.reason() == Some(IMAGE_MISSING) => {
+                            return self.revive(error).await;
+                        }
                         Err(error) => return Ok(Err(error)),
                     }
                 }
@@ -221,6 +228,16 @@ impl Tending<'_> {
     /// Records what was found before anything is done about it, or what was done, with what that means for the status.
     /// Answers the event's position; `None` if there is an operation by now: it goes first.
     async fn tell(&mut self, event: Event) -> Result<Option<Position>> {
+        self.tell_with(event, Vec::new(), None).await
+    }
+
+    /// As [`tell`](Self::tell), with more in the same commit.
+    async fn tell_with(
+        &mut self,
+        event: Event,
+        writes: Vec<Write>,
+        other: Option<Append>,
+    ) -> Result<Option<Position>> {
         tracing::warn!(?event, "seeing to an app");
         let Worker { services, .. } = self.worker;
         let (records, stream) = (services.records(), StreamId::from(self.app));
@@ -229,13 +246,15 @@ impl Tending<'_> {
             let version = records.count_events(&self.lease.scope, &stream).await?;
             let event = std::slice::from_ref(&event);
             let append = records::append(self.lease.scope.clone(), stream.clone(), version, at, event)?;
-            let mut batch =
-                Batch { fence: Some(self.lease.clone()), appends: vec![append], ..Batch::default() };
+            let mut batch = Batch { fence: Some(self.lease.clone()), ..Batch::default() };
+            batch.appends.push(append);
+            batch.appends.extend(other.clone());
             let mut changed = self.status.clone();
             if let Some(status) = &mut changed {
                 project_drift(&event[0], at, &mut status.value);
                 batch.writes.push(records::update(&status.value, Expect::Version(status.version))?);
             }
+            batch.writes.extend(writes.clone());
             match services.store.commit(batch).await {
                 Ok(committed) => {
                     let crashes = self.status.as_ref().and_then(|status| status.value.crashes.as_ref());
@@ -250,7 +269,7 @@ impl Tending<'_> {
                 // Somebody changes the app just now.
                 Err(error) if error.kind() == Kind::Conflict && error.reason() != Some(FENCED) => {
                     self.status = records.get(&self.lease.scope, self.app.as_str()).await?;
-                    if self.status.as_ref().is_some_and(|status| status.value.next_operation().is_some()) {
+                    if self.is_busy() {
                         return Ok(None);
                     }
                 }
@@ -258,6 +277,11 @@ impl Tending<'_> {
             }
         }
         Err(Error::new(Kind::Unavailable, "worker.tell", "the app is being changed by too many at once"))
+    }
+
+    /// True if an operation of the app waits: it goes first.
+    fn is_busy(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.value.next_operation().is_some())
     }
 
     /// Renews the lease while `work` is under way; when it is lost, or the platform stops, the work is cancelled.
