@@ -37,7 +37,24 @@ pub struct RecordSet {
     pub ttl_seconds: u32,
 }
 
+/// Where a page of records begins, in the service's own words; the default is the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordCursor(pub String);
+
+/// Some of the records in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordPage {
+    /// The sets, in no order, each whole.
+    pub records: Vec<RecordSet>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<RecordCursor>,
+}
+
 /// Says where a name points. Which instances answer there is the ingress's business.
+///
+/// # Flow
+/// A deployment asks what is `desired`, sets it and reads it back. Every [`dns_look`](crate::Settings::dns_look) all
+/// records are listed; only those of hosts where something is wrong are then read and set one by one.
 ///
 /// # Guarantees
 /// `set` makes the whole set exactly this; repeating it changes nothing. `remove` of what is absent succeeds.
@@ -52,6 +69,13 @@ pub trait DnsService: Debug + Send + Sync + 'static {
     async fn get(&self, context: &Context, host: &Host, record_type: RecordType)
     -> Result<Option<RecordSet>>;
 
+    /// Every set in force, also those that are not the platform's, a page at a time: one call of the provider each, of as
+    /// many records as it gives at once. A set that is in force all the while is in one of the pages.
+    ///
+    /// # Errors
+    /// `Unsupported` where records can't be listed: then nobody sees to those that somebody else changes.
+    async fn list(&self, context: &Context, from: &RecordCursor) -> Result<RecordPage>;
+
     /// Makes the set in force exactly this.
     async fn set(&self, context: &Context, records: &RecordSet) -> Result<()>;
 
@@ -62,7 +86,7 @@ pub trait DnsService: Debug + Send + Sync + 'static {
 /// The default service: it has no zone, because every name already reaches the ingress (`*.localhost`, or a wildcard
 /// record that the operator set once).
 ///
-/// It desires no records and has none; `set` is `Unsupported`.
+/// It desires no records and has none; `list` and `set` are `Unsupported`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TransparentDns;
 
@@ -81,12 +105,20 @@ impl DnsService for TransparentDns {
         Ok(None)
     }
 
+    async fn list(&self, _context: &Context, _from: &RecordCursor) -> Result<RecordPage> {
+        Err(no_zone("dns.list"))
+    }
+
     async fn set(&self, _context: &Context, _records: &RecordSet) -> Result<()> {
-        Err(Error::new(Kind::Unsupported, "dns.set", "this installation manages no DNS zone")
-            .hint("set a wildcard record for the domain, or configure a DNS provider"))
+        Err(no_zone("dns.set"))
     }
 
     async fn remove(&self, _context: &Context, _host: &Host, _record_type: RecordType) -> Result<()> {
         Ok(())
     }
+}
+
+fn no_zone(operation: &'static str) -> Error {
+    Error::new(Kind::Unsupported, operation, "this installation manages no DNS zone")
+        .hint("set a wildcard record for the domain, or configure a DNS provider")
 }

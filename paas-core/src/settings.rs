@@ -38,6 +38,9 @@ pub struct Settings {
     pub images_kept: usize,
     /// How many bytes builds may keep to be faster the next time.
     pub build_cache_bytes: u64,
+    /// How often all DNS records are listed and compared with those that apps need: as often as the provider may be asked for
+    /// every page of them. What somebody else changed there is put right so long after it, at the latest.
+    pub dns_look: Duration,
     /// How long requests to a retired instance get to end.
     pub drain: Duration,
     /// How long a process gets to end after SIGTERM.
@@ -64,6 +67,7 @@ impl Default for Settings {
             lease_renewal: Duration::from_secs(5),
             images_kept: 5,
             build_cache_bytes: 10 * 1024 * 1024 * 1024,
+            dns_look: Duration::from_secs(20),
             drain: Duration::from_secs(30),
             stop_grace: Duration::from_secs(30),
         }
@@ -100,11 +104,15 @@ impl Settings {
             ("retry.deadline", self.retry.deadline),
             ("retry.backoff.max", self.retry.backoff.max),
             ("lease", self.lease),
+            ("dns_look", self.dns_look),
             ("drain", self.drain),
             ("stop_grace", self.stop_grace),
         ];
         if let Some((setting, _)) = times.into_iter().find(|(_, time)| *time > Self::LONGEST) {
             return invalid(setting, "must be at most a week");
+        }
+        if self.dns_look < Duration::from_secs(1) {
+            return invalid("dns_look", "must be at least a second");
         }
         // One renewal may fail or be late without the lease being lost.
         if self.lease_renewal.is_zero() || self.lease_renewal * 2 > self.lease {

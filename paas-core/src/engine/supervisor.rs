@@ -76,8 +76,10 @@ impl Engine {
         self.tasks.spawn(async move { engine.claim_work().await });
         let engine = self.clone();
         self.tasks.spawn(async move { engine.sweep().await });
-        let warden = Warden::new(self.services.clone());
+        let warden = Arc::new(Warden::new(self.services.clone()));
+        let dns = warden.clone();
         self.spawn(async move { warden.run().await });
+        self.spawn(async move { dns.watch_dns().await });
         let leftovers = Leftovers::new(self.services.clone());
         self.spawn(async move { leftovers.run().await });
     }

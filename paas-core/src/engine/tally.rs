@@ -3,7 +3,7 @@
 use crate::domain::{Crashes, OperationKind};
 use crate::error::{Fault, Kind};
 use crate::metrics::{Counter, Histogram, Metrics};
-use crate::pipeline::{Drift, Event, Outcome, Output, RouteDrift};
+use crate::pipeline::{DnsDrift, Drift, Event, Outcome, Output, RouteDrift};
 
 static STEP_DURATION: Histogram<2> = Histogram {
     name: "paas_step_duration_seconds",
@@ -33,12 +33,12 @@ static LEASES_LOST: Counter<0> = Counter {
 };
 static DRIFT_FOUND: Counter<1> = Counter {
     name: "paas_drift_found_total",
-    help: "Instances and routes that were not as they should be, by what was wrong with them.",
+    help: "Instances, routes and DNS records that were not as they should be, by what was wrong with them.",
     labels: ["drift"],
 };
 static DRIFT_REPAIRED: Counter<1> = Counter {
     name: "paas_drift_repaired_total",
-    help: "Instances and routes that were put right, by what had been wrong with them.",
+    help: "Instances, routes and DNS records that were put right, by what had been wrong with them.",
     labels: ["drift"],
 };
 
@@ -47,7 +47,8 @@ pub(crate) fn begin(metrics: &Metrics) {
     metrics.add(&LEASES_LOST, [], 0);
     let ended = Drift::Ended { code: 0, out_of_memory: false };
     let instances = [ended, Drift::Missing, Drift::CutOff, Drift::Moved, Drift::Unneeded].map(Drift::as_str);
-    for drift in instances.into_iter().chain(RouteDrift::ALL.map(RouteDrift::as_str)) {
+    let (routes, records) = (RouteDrift::ALL.map(RouteDrift::as_str), DnsDrift::ALL.map(DnsDrift::as_str));
+    for drift in instances.into_iter().chain(routes).chain(records) {
         metrics.add(&DRIFT_FOUND, [drift], 0);
         metrics.add(&DRIFT_REPAIRED, [drift], 0);
     }
@@ -100,6 +101,7 @@ pub(crate) fn tending(metrics: &Metrics, event: &Event, crashes: Option<&Crashes
     match (event, crashes) {
         (Event::DriftFound { drift, .. }, _) => metrics.add(&DRIFT_FOUND, [drift.as_str()], 1),
         (Event::RouteDriftFound { drift, .. }, _) => metrics.add(&DRIFT_FOUND, [drift.as_str()], 1),
+        (Event::DnsDriftFound { drift, .. }, _) => metrics.add(&DRIFT_FOUND, [drift.as_str()], 1),
         (Event::InstanceRestored { .. }, Some(crashes)) => drift_repaired(metrics, crashes.drift.as_str()),
         _ => {}
     }

@@ -7,9 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::context::Context;
-use crate::dns::{DnsService, RecordSet, RecordType};
+use crate::dns::{DnsService, RecordCursor, RecordPage, RecordSet, RecordType};
 use crate::domain::Host;
 use crate::error::{Error, Kind, Result};
+
+/// The most sets of a page.
+const PAGE: usize = 100;
 
 /// A zone in memory whose names are to point at one address: the ingress's.
 #[derive(Debug)]
@@ -29,6 +32,22 @@ impl MemoryDns {
     #[must_use]
     pub fn new(ingress: IpAddr) -> Self {
         Self { ingress, state: Mutex::default() }
+    }
+
+    /// Puts this set in force, as somebody at the provider would.
+    pub fn put(&self, records: &RecordSet) {
+        self.locked().records.insert((records.host.clone(), records.record_type), records.clone());
+    }
+
+    /// Removes a set, as somebody at the provider would.
+    pub fn take(&self, host: &Host, record_type: RecordType) {
+        self.locked().records.remove(&(host.clone(), record_type));
+    }
+
+    /// Every set in force.
+    #[must_use]
+    pub fn records(&self) -> Vec<RecordSet> {
+        self.locked().records.values().cloned().collect()
     }
 
     /// Makes the next `calls` calls of the trait fail with `Unavailable`, without an effect.
@@ -67,6 +86,17 @@ impl DnsService for MemoryDns {
         record_type: RecordType,
     ) -> Result<Option<RecordSet>> {
         Ok(self.answering("dns.get")?.records.get(&(host.clone(), record_type)).cloned())
+    }
+
+    async fn list(&self, _context: &Context, from: &RecordCursor) -> Result<RecordPage> {
+        let state = self.answering("dns.list")?;
+        let place = |records: &RecordSet| format!("{} {:?}", records.host, records.record_type);
+        let mut records: Vec<_> = state.records.values().filter(|records| place(records) > from.0).collect();
+        records.sort_by_key(|records| place(records));
+        let is_last = records.len() <= PAGE;
+        records.truncate(PAGE);
+        let next = records.last().filter(|_| !is_last).map(|last| RecordCursor(place(last)));
+        Ok(RecordPage { records: records.into_iter().cloned().collect(), next })
     }
 
     async fn set(&self, _context: &Context, records: &RecordSet) -> Result<()> {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::dns::RecordType;
 use crate::domain::{
     AppId, AppName, CommitId, DeploymentId, Generation, Host, Image, Instance, InstanceName, OperationKind,
     Port, ReleaseNumber, Step, TreeId,
@@ -144,6 +145,21 @@ pub enum Event {
         /// What is wrong.
         drift: RouteDrift,
     },
+    /// What is in force at the DNS service for an app's host is not what it needs, and is about to be put right. In the app's
+    /// own stream.
+    DnsDriftFound {
+        /// The host.
+        host: Host,
+        /// The type of the record.
+        record_type: RecordType,
+        /// What is wrong.
+        drift: DnsDrift,
+    },
+    /// The DNS records of an app's host are what it needs again. In the app's own stream.
+    DnsRestored {
+        /// The host.
+        host: Host,
+    },
     /// Images that nobody needs any more were removed. In the app's own stream.
     ImagesCollected {
         /// Their digests.
@@ -246,7 +262,7 @@ impl RouteDrift {
 
     pub(crate) const ALL: [Self; 4] = [Self::Missing, Self::Outdated, Self::Elsewhere, Self::Unneeded];
 
-    /// The text of it among the kinds of drift of instances and routes.
+    /// The text of it among all kinds of drift.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -254,6 +270,29 @@ impl RouteDrift {
             Self::Outdated => "route_outdated",
             Self::Elsewhere => "route_elsewhere",
             Self::Unneeded => "route_unneeded",
+        }
+    }
+}
+
+/// How a DNS record differs from what an app's host needs. It is set again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum DnsDrift {
+    /// There is none.
+    Missing,
+    /// It says something else.
+    Changed,
+}
+
+impl DnsDrift {
+    pub(crate) const ALL: [Self; 2] = [Self::Missing, Self::Changed];
+
+    /// The text of it among all kinds of drift.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "dns_missing",
+            Self::Changed => "dns_changed",
         }
     }
 }

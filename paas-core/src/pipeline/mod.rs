@@ -10,7 +10,7 @@ mod projection;
 mod state;
 
 pub use decide::Action;
-pub use event::{CancelReason, Drift, Event, Outcome, Output, Recorded, RetryPlan, RouteDrift};
+pub use event::{CancelReason, DnsDrift, Drift, Event, Outcome, Output, Recorded, RetryPlan, RouteDrift};
 pub use policy::RetryPolicy;
 pub(crate) use policy::{EXITED, may_be_outage};
 pub use projection::project;

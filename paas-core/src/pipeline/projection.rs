@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::event::{CancelReason, Drift, Event, Outcome, Output, Recorded};
+use super::event::{CancelReason, DnsDrift, Drift, Event, Outcome, Output, Recorded};
 use super::state::State;
 use crate::domain::{
     AppState, AppStatus, Condition, ConditionKind, Crashes, Deployment, DeploymentState, Generation,
@@ -55,7 +55,7 @@ pub fn project(
 
 /// Brings an app's status up to an event of the app's own stream.
 pub(crate) fn project_drift(event: &Event, at: Timestamp, status: &mut AppStatus) {
-    use ConditionKind::{ContainerStarted, ImageBuilt, Ready};
+    use ConditionKind::{ContainerStarted, DnsReady, ImageBuilt, Ready};
     match event {
         Event::DriftFound { drift: Drift::Unneeded | Drift::Moved, .. } => {}
         Event::DriftFound { drift, .. } => {
@@ -96,6 +96,14 @@ pub(crate) fn project_drift(event: &Event, at: Timestamp, status: &mut AppStatus
             status.queue.push(deployment.clone());
             status.revival = Some(deployment.clone());
         }
+        Event::DnsDriftFound { drift, .. } => {
+            let reason = match drift {
+                DnsDrift::Missing => "a DNS record of its host is missing",
+                DnsDrift::Changed => "a DNS record of its host was changed",
+            };
+            observe(status, DnsReady, false, reason, at);
+        }
+        Event::DnsRestored { .. } => observe(status, DnsReady, true, "observed", at),
         Event::InstanceSteady { .. } => {
             status.crashes = None;
             status.state = AppState::Running;

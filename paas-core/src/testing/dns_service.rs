@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::clock::SystemClock;
 use crate::context::Context;
-use crate::dns::{DnsService, RecordSet, RecordType};
+use crate::dns::{DnsService, RecordCursor, RecordSet, RecordType};
 use crate::domain::Host;
 use crate::error::Kind;
 
@@ -25,6 +25,7 @@ macro_rules! conformance_dns_service {
                 removing_what_is_absent_succeeds,
                 what_was_removed_is_gone,
                 types_and_names_are_apart,
+                every_set_in_force_is_listed_once,
             ]
         );
     };
@@ -126,4 +127,32 @@ pub async fn types_and_names_are_apart(harness: &DnsHarness) {
     harness.service.remove(&context(), &host, RecordType::A).await.unwrap();
     harness.service.remove(&context(), &other, RecordType::Txt).await.unwrap();
     assert_eq!(harness.get(&host, RecordType::Txt).await, is_set.then_some(kept));
+}
+
+pub async fn every_set_in_force_is_listed_once(harness: &DnsHarness) {
+    // More than any page holds in memory.
+    const SETS: usize = 250;
+    let hosts = (0..SETS).map(|number| harness.host(&format!("listed-{number}")));
+    let sets: Vec<_> = hosts.map(|host| records(&host, RecordType::A, &["192.0.2.1", "192.0.2.2"])).collect();
+    for set in &sets {
+        harness.set(set).await;
+    }
+    harness.service.remove(&context(), &sets[0].host, RecordType::A).await.unwrap();
+    let (mut listed, mut from) = (Vec::new(), RecordCursor::default());
+    loop {
+        let page = match harness.service.list(&context(), &from).await {
+            // A declared gap.
+            Err(error) if error.kind() == Kind::Unsupported => return,
+            page => page.unwrap(),
+        };
+        listed.extend(page.records);
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    for set in &sets[1..] {
+        assert_eq!(listed.iter().filter(|found| *found == set).count(), 1, "{set:?}");
+    }
+    assert!(!listed.iter().any(|found| found.host == sets[0].host));
 }

@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 
 use super::{Class, Observe, Pass, Retry, Timeout, Verb};
 use crate::context::Context;
-use crate::dns::{DnsService, RecordSet, RecordType};
+use crate::dns::{DnsService, RecordCursor, RecordPage, RecordSet, RecordType};
 use crate::domain::{
     AppId, CommitId, Generation, GitUrl, HealthCheck, Host, Image, Instance, InstanceName, OrgId,
     RootDirectory, Route,
@@ -210,6 +210,10 @@ macro_rules! dns_service {
                 record_type: RecordType,
             ) -> Result<Option<RecordSet>> {
                 pass!(self, upstream("dns.get", Class::Call), context, get(host, record_type))
+            }
+
+            async fn list(&self, context: &Context, from: &RecordCursor) -> Result<RecordPage> {
+                pass!(self, upstream("dns.list", Class::Call), context, list(from))
             }
 
             async fn set(&self, context: &Context, records: &RecordSet) -> Result<()> {

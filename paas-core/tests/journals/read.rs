@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use paas_core::pipeline::{CancelReason, Drift, Outcome, Output, RouteDrift, State, project};
+use paas_core::pipeline::{CancelReason, DnsDrift, Drift, Outcome, Output, RouteDrift, State, project};
 use paas_core::{AppStatus, Deployment, Event, OperationKind, Position, Recorded, StreamId};
 use serde_json::Value;
 
@@ -161,6 +161,7 @@ fn everything_that_can_be_told_is_in_them() {
         ("reason", variants::of::<CancelReason>()),
         ("drift_found", variants::of::<Drift>()),
         ("route_drift_found", variants::of::<RouteDrift>()),
+        ("dns_drift_found", variants::of::<DnsDrift>()),
     ];
     for (name, words) in known {
         let told: BTreeSet<_> = told

@@ -8,8 +8,8 @@ use paas_core::memory::{Program, ProgramExit, Script};
 use paas_core::testing::chaos::{Chaos, ChaosPlan, Mischief};
 use paas_core::{
     AppChanges, ContainerRuntime, Context, Crashes, DeployOptions, DeploymentId, DeploymentState, Env, Error,
-    Fault, Generation, InstanceName, InstanceSpec, Kind, Placement, Platform, ReleaseNumber, Resources,
-    Route, Serving, Step,
+    Fault, Generation, InstanceName, InstanceSpec, Kind, Placement, Platform, RecordSet, ReleaseNumber,
+    Resources, Route, Serving, Step,
 };
 
 use crate::stage::{Stage, Story, reach};
@@ -53,6 +53,7 @@ pub(crate) const ALL: &[Story] = &[
         about: "What the proxy serves is lost, older, led elsewhere, and of an app that is gone.",
         tell: misrouted,
     },
+    Story { name: "renamed", about: "DNS records are removed and changed.", tell: renamed },
     Story { name: "abandoned", about: "What a later version wrote is given up.", tell: abandoned },
 ];
 
@@ -282,6 +283,21 @@ fn misrouted(stage: &Stage) -> LocalBoxFuture<'_, ()> {
         }
         platform.apps().delete("hello").await.unwrap().outcome().await.unwrap();
         ingress.tamper(&host, nowhere(Generation(1)));
+        tokio::time::sleep(LOOK).await;
+        platform.shutdown().await;
+    })
+}
+
+fn renamed(stage: &Stage) -> LocalBoxFuture<'_, ()> {
+    Box::pin(async {
+        stage.push("one");
+        let platform = stage.platform().await;
+        live(&platform, "hello").await;
+        let dns = &stage.world.dns;
+        let own = dns.records().remove(0);
+        dns.take(&own.host, own.record_type);
+        tokio::time::sleep(LOOK).await;
+        dns.put(&RecordSet { ttl_seconds: 1, ..own });
         tokio::time::sleep(LOOK).await;
         platform.shutdown().await;
     })

@@ -6,7 +6,7 @@ use paas_core::memory::MemoryAnswer;
 use paas_core::pipeline::{Outcome, Output, State};
 use paas_core::{
     AppName, AppState, AppView, Deployment, DeploymentId, Event, Host, InstanceName, Kind, Platform,
-    Position, Recorded, Scope, StateStore, StoredEvent, WorkClass,
+    Position, RecordSet, Recorded, Scope, StateStore, StoredEvent, WorkClass,
 };
 use sha2::{Digest, Sha256};
 
@@ -214,6 +214,7 @@ fn newest_is_live(world: &World, view: &AppView, journals: &[Journal]) -> Result
     // A deletion that fails behind its Route leaves an app without one, to be deleted again.
     let serving = newest.filter(|journal| journal.deployment.kind.serves());
     let (status, answer) = (&view.status, world.ingress.request(&host(&view.app.name)));
+    named(world, &host(&view.app.name), !matches!(answer, MemoryAnswer::Unknown))?;
     if let Some(revival) = &status.revival {
         // Its image is gone, and what was to bring it back came to nothing: it waits for a person.
         let is_over =
@@ -243,6 +244,20 @@ fn newest_is_live(world: &World, view: &AppView, journals: &[Journal]) -> Result
             "{:?} should be live; {instance:?} is, and a request gets {answer:?}",
             serving.map(|journal| &journal.deployment.id)
         )),
+    }
+}
+
+/// The name of what has a route points at the proxy, as it was set first.
+fn named(world: &World, host: &Host, is_routed: bool) -> Result<(), String> {
+    let records = world.dns.records();
+    let is_right = |set: &RecordSet| {
+        set.host == *host && set.ttl_seconds == 60 && set.values == ["192.0.2.10".to_owned()].into()
+    };
+    let found: Vec<_> = records.iter().filter(|set| set.host == *host).collect();
+    match (is_routed, &found[..]) {
+        (true, [set]) if is_right(set) => Ok(()),
+        (false, _) => Ok(()),
+        _ => Err(format!("{host} has the DNS records {found:?}")),
     }
 }
 

@@ -38,6 +38,7 @@ impl Server {
         let git = chaotic!(world.git.clone(), plan);
         let builder = chaotic!(builder, plan);
         let ingress = chaotic!(world.ingress.clone(), plan);
+        let dns = chaotic!(world.dns.clone(), plan);
         let logs = chaotic!(world.logs.clone(), bounded);
         loop {
             let starting = world
@@ -47,6 +48,7 @@ impl Server {
                 .image_builder(builder.clone())
                 .runtime(runtime.clone())
                 .ingress(ingress.clone())
+                .dns(dns.clone())
                 .logs(logs.clone())
                 .ids(ids.clone());
             match starting.start().await {

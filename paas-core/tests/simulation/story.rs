@@ -7,7 +7,7 @@ use paas_core::memory::{MemoryIngress, Program, ProgramExit, Script};
 use paas_core::testing::chaos::ChaosPlan;
 use paas_core::{
     AppChanges, AppName, Apps, Clock, DeployOptions, Error, Failure, Fault, Generation, InstanceName, Kind,
-    NewApp, OrgId, Platform, RandomIds, ReleaseNumber, Route, Secret, ServedRoute, Serving,
+    NewApp, OrgId, Platform, RandomIds, RecordSet, ReleaseNumber, Route, Secret, ServedRoute, Serving,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -130,8 +130,11 @@ impl Story {
             96..97 => self.break_git(),
             97 if self.random.random_bool(0.5) => self.break_ingress(),
             97 => self.break_instance(),
-            98 if self.random.random_bool(0.5) => self.break_route(),
-            98 => self.lose_images(),
+            98 => match self.random.random_range(0..3) {
+                0 => self.break_route(),
+                1 => self.break_dns(),
+                _ => self.lose_images(),
+            },
             _ => self.jump(),
         }
     }
@@ -167,6 +170,19 @@ impl Story {
         self.tell(|| format!("{} is tampered with: {serving:?}", route.host));
         self.world.ingress.tamper(&route.host, serving);
         self.ledger.entries().misrouted.insert(route.host.clone());
+    }
+
+    /// Somebody removes a DNS record, or changes it.
+    fn break_dns(&mut self) {
+        let records = self.world.dns.records();
+        let Some(set) = records.choose(&mut self.random) else { return };
+        let is_removed = self.random.random_bool(0.5);
+        self.tell(|| format!("the DNS record of {} is changed; removed: {is_removed}", set.host));
+        if is_removed {
+            self.world.dns.take(&set.host, set.record_type);
+        } else {
+            self.world.dns.put(&RecordSet { ttl_seconds: set.ttl_seconds + 1, ..set.clone() });
+        }
     }
 
     /// Somebody cleans up too much: an instance, and every image.

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 
 use paas_core::memory::{
-    MemoryFiles, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryRuntime, MemoryStore,
+    MemoryDns, MemoryFiles, MemoryGit, MemoryHost, MemoryIngress, MemoryLogStore, MemoryRuntime, MemoryStore,
     MemoryTree, Script,
 };
 use paas_core::testing::front::Front;
@@ -32,6 +32,7 @@ pub struct World {
     pub host: MemoryHost,
     pub runtime: Arc<MemoryRuntime>,
     pub ingress: Arc<MemoryIngress>,
+    pub dns: Arc<MemoryDns>,
     pub logs: Arc<MemoryLogStore>,
     pub ids: Arc<dyn Ids>,
     pub settings: Settings,
@@ -48,6 +49,7 @@ impl World {
             runtime: Arc::new(MemoryRuntime::new(host.clone())),
             host,
             ingress: Arc::new(MemoryIngress::new()),
+            dns: Arc::new(MemoryDns::new([192, 0, 2, 10].into())),
             logs: Arc::new(MemoryLogStore::new(clock.clone())),
             ids: Arc::new(RandomIds::seeded(clock.clone(), 1)),
             settings: Settings::default(),
@@ -66,6 +68,7 @@ impl World {
             .image_builder(builder)
             .runtime(self.runtime.clone())
             .ingress(self.ingress.clone())
+            .dns(self.dns.clone())
             .logs(self.logs.clone())
             .ids(self.ids.clone())
             .keyring(Keyring::open(&self.key.path().join("master.key")).unwrap())

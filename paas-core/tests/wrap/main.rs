@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use paas_core::mock::MockSourceTree;
 use paas_core::{
-    Clock, CommitId, Context, DnsService, Error, Host, Kind, OrgId, RecordSet, RecordType, Repository,
-    Result, RootDirectory, Secret, SourceTree, TestClock, TreeId,
+    Clock, CommitId, Context, DnsService, Error, Host, Kind, OrgId, RecordCursor, RecordPage, RecordSet,
+    RecordType, Repository, Result, RootDirectory, Secret, SourceTree, TestClock, TreeId,
 };
 
 /// Some way for a call to end: what a stub does with the context that reaches it.
@@ -55,6 +55,10 @@ impl DnsService for Scripted {
 
     async fn get(&self, _: &Context, _: &Host, _: RecordType) -> Result<Option<RecordSet>> {
         Ok(None)
+    }
+
+    async fn list(&self, _: &Context, _: &RecordCursor) -> Result<RecordPage> {
+        Ok(RecordPage::default())
     }
 
     async fn set(&self, context: &Context, _: &RecordSet) -> Result<()> {

@@ -42,6 +42,8 @@ EventType: TypeAlias = Literal[
     "app_changed",
     "drift_found",
     "route_drift_found",
+    "dns_drift_found",
+    "dns_restored",
     "instance_renamed",
     "instance_restored",
     "images_collected",

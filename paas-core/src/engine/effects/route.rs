@@ -127,7 +127,7 @@ impl Effects {
     }
 
     /// Makes the name point at the ingress, or not, and reads it back.
-    async fn point_name(&self, context: &Context, host: &Host, is_wanted: bool) -> Result<()> {
+    pub(crate) async fn point_name(&self, context: &Context, host: &Host, is_wanted: bool) -> Result<()> {
         let dns = &self.services.dns;
         for records in dns.desired(context, host).await? {
             if is_wanted {

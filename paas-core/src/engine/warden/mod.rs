@@ -1,5 +1,6 @@
 //! Looks whether what is there is what should be, and has a worker see to each app of which it is not.
 
+mod dns;
 mod known;
 mod leftovers;
 mod routes;

@@ -1,5 +1,6 @@
 //! Sees to an app that nothing is under way for: what is there becomes what should be.
 
+mod dns;
 mod images;
 mod revival;
 mod route;
@@ -158,6 +159,10 @@ impl Tending<'_> {
         if self.worker.services.runtime.addressing() == Addressing::Platform {
             let kept: BTreeSet<_> = live.into_iter().map(|live| live.deployment).collect();
             self.worker.effects.addresses.free_all(&self.org, self.app, &kept).await?;
+        }
+        if let Err(error) = self.see_to_dns(context).await? {
+            // It may be long until it answers, and it may not like to be asked: the next look brings it up again.
+            tracing::warn!(?error, "the DNS records can't be put right yet");
         }
         self.collect_images(context).await
     }

@@ -114,7 +114,7 @@ impl Tending<'_> {
     }
 
     /// The host of the app, also of one that is gone; `None` if there never was such an app.
-    async fn host(&self) -> Result<Option<Host>> {
+    pub(super) async fn host(&self) -> Result<Option<Host>> {
         let services = &self.worker.services;
         let (scope, domain) = (&self.lease.scope, &services.settings.domain);
         if let Some(app) = services.records().get::<App>(scope, self.app.as_str()).await? {
