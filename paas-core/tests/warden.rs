@@ -583,14 +583,27 @@ async fn the_route_of_an_app_that_has_become_private_is_withdrawn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_route_that_is_newer_than_the_store_is_left_alone() {
+async fn a_route_that_is_newer_than_the_store_is_left_alone_until_that_has_come_so_far() {
     let (world, platform) = hello().await;
     let mut served = serving(&world).await.unwrap();
-    served.generation = Generation(1_000_000);
+    served.generation = Generation(served.generation.0 + 20);
+    served.route.as_mut().unwrap().targets.clear();
     world.ingress.tamper(&host(), Some(served.clone()));
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(serving(&world).await, Some(served));
-    assert_eq!(told(&platform).await, []);
+    assert_eq!(told_so_far(&platform).await, []);
+    // Many events, and no other route.
+    let failure = paas_core::Error::new(paas_core::Kind::BuildFailed, "memory.build", "it does not build");
+    let build_failure = Some(paas_core::Failure::from(&failure));
+    world.push_scripted("two", Script { build_failure, ..Script::default() });
+    for name in ["one", "two", "three"] {
+        let created = platform.apps().create(world::new_app(name)).await.unwrap();
+        created.deployment.unwrap().settled().await.unwrap();
+    }
+    tokio::time::sleep(WITHIN).await;
+    assert!(is_served(&world));
+    let elsewhere = Event::RouteDriftFound { host: host(), drift: RouteDrift::Elsewhere };
+    assert_eq!(told(&platform).await, [elsewhere]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,12 +25,13 @@ fn the_defaults_are_the_contracts() {
 #[tokio::test]
 async fn a_setting_that_makes_no_sense_keeps_the_platform_from_starting() {
     type Change = fn(&mut Settings);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 10] = [
         ("build_slots", |settings| settings.build_slots = 0),
         ("operation_slots", |settings| settings.operation_slots = 0),
         ("queue_limit", |settings| settings.queue_limit = 0),
         ("retry.attempts", |settings| settings.retry.attempts = 0),
         ("drain", |settings| settings.drain = Duration::MAX),
+        ("dns_look", |settings| settings.dns_look = Duration::ZERO),
         ("build_limits.total", |settings| settings.build_limits.total = Duration::MAX),
         ("lease", |settings| settings.lease = Duration::MAX),
         ("lease_renewal", |settings| settings.lease_renewal = settings.lease),

@@ -34,7 +34,8 @@ impl Warden {
         }
         let served = self.list_routes(&context).await?;
         self.learn().await?;
-        let mut is_settled = true;
+        // What is newer than the store now is not for ever.
+        let mut is_settled = !served.values().any(|served| self.is_newer(served));
         for app in self.misrouted(&served) {
             let status: Option<Versioned<AppStatus>> =
                 self.services.records().get(&Scope::System, app.as_str()).await?;
@@ -71,20 +72,23 @@ impl Warden {
 
     /// The apps whose hosts are not served as they are known to be recorded.
     fn misrouted(&self, served: &BTreeMap<Host, ServedRoute>) -> BTreeSet<AppId> {
+        let newer: BTreeSet<&Host> =
+            served.iter().filter(|(_, served)| self.is_newer(served)).map(|(host, _)| host).collect();
         let known = self.locked();
-        let newest = known.position.unwrap_or_default();
-        // Generations are positions of the store's events.
-        let is_newer = |served: &ServedRoute| served.generation.0 > newest.0;
-        let is_wrong = |host: &Host, digest: RoutesDigest| match served.get(host) {
-            Some(served) => !is_newer(served) && RoutesDigest::of(&served.route, served.generation) != digest,
-            None => true,
+        let is_right = |host: &Host, digest: RoutesDigest| {
+            let found = served.get(host).map(|served| RoutesDigest::of(&served.route, served.generation));
+            newer.contains(host) || found == Some(digest)
         };
-        let wrong = known.routes.iter().filter(|(host, route)| is_wrong(host, route.digest));
-        let unneeded = served
-            .values()
-            .filter(|served| known.routes.get(&served.route.host).is_none() && !is_newer(served));
-        let unneeded = unneeded.map(|served| served.route.app.clone());
+        let wrong = known.routes.iter().filter(|(host, route)| !is_right(host, route.digest));
+        let is_unneeded = |host: &Host| known.routes.get(host).is_none() && !newer.contains(host);
+        let unneeded = served.iter().filter(|(host, _)| is_unneeded(host));
+        let unneeded = unneeded.map(|(_, served)| served.route.app.clone());
         wrong.map(|(_, route)| route.app.clone()).chain(unneeded).collect()
+    }
+
+    /// True for a route of a generation that the store has not come to: generations are positions of its events.
+    fn is_newer(&self, served: &ServedRoute) -> bool {
+        served.generation.0 > self.locked().position.unwrap_or_default().0
     }
 
     /// The org of an app that is gone: its deletion can be looked up for a while.
