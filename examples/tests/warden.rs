@@ -138,6 +138,31 @@ async fn a_program_that_keeps_ending_is_started_again_and_said_so() {
     installation.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_whose_container_and_image_are_removed_is_deployed_anew() {
+    let installation = Installation::start().await;
+    installation.push("site", page("site")).await;
+    let first = installation.live(installation.new_app("site")).await;
+    let commit = first.get().await.unwrap().commit;
+    let image = docker(&["inspect", "--format", "{{.Image}}", &container(&installation, "site").await]);
+    let is_removed = || {
+        let removal = std::process::Command::new("docker").args(["rmi", "--force", &image[0]]).output();
+        removal.unwrap().status.success()
+    };
+    // A container that was made again meanwhile holds the image.
+    loop {
+        docker(&["rm", "--force", &container(&installation, "site").await]);
+        if is_removed() {
+            break;
+        }
+    }
+    all_answer(&installation, &["site"]).await;
+    let deployments = installation.platform.apps().deployments("site", 10, None).await.unwrap().items;
+    let [newest, oldest] = &deployments[..] else { panic!("{deployments:?}") };
+    assert_eq!((&oldest.id, &newest.commit), (first.id(), &commit));
+    installation.finish().await;
+}
+
 /// Waits until a host of the machine's proxy answers with this status.
 async fn answers(machine: &Machine, name: &str, status: u16) {
     let answers = async {

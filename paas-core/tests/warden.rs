@@ -3,21 +3,23 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
+#[path = "warden/dns.rs"]
+mod dns;
+#[path = "warden/routes.rs"]
+mod routes;
 mod world;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
 use paas_core::memory::{MemoryAnswer, MemoryFiles, MemoryRuntime, Program, ProgramExit, Script};
-use paas_core::pipeline::{DnsDrift, Drift, RouteDrift};
+use paas_core::pipeline::Drift;
 use paas_core::testing::chaos::{Chaos, ChaosPlan, Mischief};
-use paas_core::testing::fail_point::FailPoints;
 use paas_core::{
-    Addressing, AppChanges, AppId, AppState, Batch, ConditionKind, ContainerRuntime, Context, Crashes,
-    DeploymentId, DeploymentState, Event, Expect, Generation, Host, Ingress, InstanceName, InstanceSpec,
-    OperationKind, Platform, Position, RecordSet, RecordType, Recorded, ReleaseNumber, Route, Scope, Secret,
-    Serving, StateStore, Visibility, Write,
+    Addressing, AppChanges, AppState, Batch, ConditionKind, ContainerRuntime, Context, Crashes, DeploymentId,
+    DeploymentState, Event, Expect, Host, InstanceName, InstanceSpec, OperationKind, Platform, Position,
+    Recorded, ReleaseNumber, Scope, Secret, StateStore, Write,
 };
 use world::{World, live};
 
@@ -30,6 +32,16 @@ async fn hello() -> (World, Platform) {
     let platform = world.platform().await;
     live(&platform, "hello").await;
     (world, platform)
+}
+
+fn host() -> Host {
+    "hello.localhost".parse().unwrap()
+}
+
+/// True if a request reaches the live instance.
+fn is_served(world: &World) -> bool {
+    let live = world.host.instances().remove(0).name;
+    matches!(world.ingress.request(&host()), MemoryAnswer::Instance(request) if request.target().instance == live)
 }
 
 /// What was told about instances and routes.
@@ -486,215 +498,4 @@ async fn two_servers_put_it_right_once() {
     assert_eq!(world.host.containers_begun(), 2);
     other.shutdown().await;
     assert_eq!(told(&platform).await.len(), 2);
-}
-
-fn host() -> Host {
-    "hello.localhost".parse().unwrap()
-}
-
-async fn serving(world: &World) -> Option<Serving> {
-    world.ingress.serving(&Context::new(world.clock.clone()), &host()).await.unwrap()
-}
-
-/// True if a request reaches the live instance.
-fn is_served(world: &World) -> bool {
-    let live = world.host.instances().remove(0).name;
-    matches!(world.ingress.request(&host()), MemoryAnswer::Instance(request) if request.target().instance == live)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_route_that_is_not_the_recorded_one_is_published_again() {
-    let (world, platform) = hello().await;
-    let route = serving(&world).await.unwrap().route.unwrap();
-    let nowhere = Some(Route { targets: Vec::new(), ..route });
-    // What is served then, by how much newer than the record, and what is told of it.
-    let cases = [
-        (None, RouteDrift::Missing),
-        (Some((1, None)), RouteDrift::Missing),
-        (Some((-1, nowhere.clone())), RouteDrift::Outdated),
-        (Some((1, nowhere.clone())), RouteDrift::Elsewhere),
-        (Some((0, nowhere)), RouteDrift::Elsewhere),
-    ];
-    for (tampered, drift) in &cases {
-        let present = serving(&world).await.unwrap().generation.0;
-        let tampered = tampered
-            .clone()
-            .map(|(by, route)| Serving { generation: Generation(present.saturating_add_signed(by)), route });
-        world.ingress.tamper(&host(), tampered);
-        assert!(!is_served(&world));
-        tokio::time::sleep(WITHIN).await;
-        assert!(is_served(&world), "{drift:?}");
-        let status = platform.apps().get("hello").await.unwrap().status;
-        assert_eq!(serving(&world).await.unwrap().generation, status.route);
-    }
-    // It is right now, and a deployment goes on as ever.
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    world.push_page("two");
-    platform.deploy("hello").await.unwrap().outcome().await.unwrap();
-    assert!(is_served(&world));
-    assert_eq!(world.host.containers_begun(), 2);
-    let told = told(&platform).await;
-    let expected = cases.map(|(_, drift)| Event::RouteDriftFound { host: host(), drift });
-    assert_eq!(told, expected);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_route_of_a_stopped_app_is_put_right_too() {
-    let (world, platform) = hello().await;
-    platform.apps().stop("hello").await.unwrap().outcome().await.unwrap();
-    world.ingress.tamper(&host(), None);
-    tokio::time::sleep(WITHIN).await;
-    assert!(matches!(world.ingress.request(&host()), MemoryAnswer::Stopped));
-    let missing = Event::RouteDriftFound { host: host(), drift: RouteDrift::Missing };
-    assert_eq!(told(&platform).await, [missing]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_route_of_an_app_that_is_gone_is_withdrawn_and_no_foreign_one() {
-    let (world, platform) = hello().await;
-    let served = serving(&world).await;
-    platform.apps().delete("hello").await.unwrap().outcome().await.unwrap();
-    // As if the proxy had been away, and came back with its last table.
-    world.ingress.tamper(&host(), served);
-    let foreign: Host = "foreign.localhost".parse().unwrap();
-    let (app, targets) = (AppId::generate(world.ids.as_ref()), Vec::new());
-    let route = Some(Route { host: foreign.clone(), app, targets });
-    world.ingress.tamper(&foreign, Some(Serving { generation: Generation(1), route }));
-    tokio::time::sleep(WITHIN).await;
-    assert!(matches!(world.ingress.request(&host()), MemoryAnswer::Unknown));
-    assert!(matches!(world.ingress.request(&foreign), MemoryAnswer::Stopped));
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    let unneeded = Event::RouteDriftFound { host: host(), drift: RouteDrift::Unneeded };
-    assert_eq!(told(&platform).await, [unneeded]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_route_of_an_app_that_has_become_private_is_withdrawn() {
-    let (world, platform) = hello().await;
-    let served = serving(&world).await;
-    let changes = AppChanges { visibility: Some(Visibility::Private), ..AppChanges::default() };
-    let updated = platform.apps().update("hello", changes, None).await.unwrap();
-    updated.deployment.unwrap().outcome().await.unwrap();
-    world.ingress.tamper(&host(), served);
-    tokio::time::sleep(WITHIN).await;
-    assert!(matches!(world.ingress.request(&host()), MemoryAnswer::Unknown));
-    let unneeded = Event::RouteDriftFound { host: host(), drift: RouteDrift::Unneeded };
-    assert_eq!(told(&platform).await, [unneeded]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_route_that_is_newer_than_the_store_is_left_alone_until_that_has_come_so_far() {
-    let (world, platform) = hello().await;
-    let mut served = serving(&world).await.unwrap();
-    served.generation = Generation(served.generation.0 + 20);
-    served.route.as_mut().unwrap().targets.clear();
-    world.ingress.tamper(&host(), Some(served.clone()));
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(serving(&world).await, Some(served));
-    assert_eq!(told_so_far(&platform).await, []);
-    // Many events, and no other route.
-    let failure = paas_core::Error::new(paas_core::Kind::BuildFailed, "memory.build", "it does not build");
-    let build_failure = Some(paas_core::Failure::from(&failure));
-    world.push_scripted("two", Script { build_failure, ..Script::default() });
-    for name in ["one", "two", "three"] {
-        let created = platform.apps().create(world::new_app(name)).await.unwrap();
-        created.deployment.unwrap().settled().await.unwrap();
-    }
-    tokio::time::sleep(WITHIN).await;
-    assert!(is_served(&world));
-    let elsewhere = Event::RouteDriftFound { host: host(), drift: RouteDrift::Elsewhere };
-    assert_eq!(told(&platform).await, [elsewhere]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_ingress_that_loses_all_routes_while_the_server_is_away_is_told_them_without_an_event() {
-    let (world, platform) = hello().await;
-    platform.shutdown().await;
-    world.ingress.tamper(&host(), None);
-    let platform = world.platform().await;
-    tokio::time::sleep(WITHIN).await;
-    assert!(is_served(&world));
-    assert_eq!(told(&platform).await, []);
-}
-
-fn is_dns_ready(status: &paas_core::AppStatus) -> bool {
-    status.conditions.iter().any(|condition| condition.kind == ConditionKind::DnsReady && condition.holds)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dns_record_that_somebody_changed_is_set_again_and_no_foreign_one() {
-    let (world, platform) = hello().await;
-    let own = world.dns.records().remove(0);
-    let changed = RecordSet { values: ["192.0.2.99".to_owned()].into(), ..own.clone() };
-    let foreign = [
-        RecordSet { host: "mail.localhost".parse().unwrap(), ..changed.clone() },
-        RecordSet { record_type: RecordType::Txt, ..changed.clone() },
-    ];
-    foreign.iter().for_each(|set| world.dns.put(set));
-    let mut right = vec![own.clone()];
-    right.extend(foreign.clone());
-    let sorted = |mut sets: Vec<RecordSet>| {
-        sets.sort_by_key(|set| (set.host.clone(), set.record_type));
-        sets
-    };
-    for change in [None, Some(&changed)] {
-        match change {
-            None => world.dns.take(&own.host, own.record_type),
-            Some(changed) => world.dns.put(changed),
-        }
-        tokio::time::sleep(WITHIN).await;
-        assert_eq!(sorted(world.dns.records()), sorted(right.clone()));
-        assert!(is_dns_ready(&platform.apps().get("hello").await.unwrap().status));
-    }
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    let found = |drift| Event::DnsDriftFound { host: host(), record_type: own.record_type, drift };
-    let restored = Event::DnsRestored { host: host() };
-    assert_eq!(
-        told(&platform).await,
-        [found(DnsDrift::Missing), restored.clone(), found(DnsDrift::Changed), restored]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn while_the_dns_service_takes_no_records_it_is_told_once() {
-    let (world, platform) = hello().await;
-    platform.shutdown().await;
-    let plan = (1..=100).fold(ChaosPlan::calm(), |plan, nth| plan.nth("dns.set", nth, Mischief::FailBefore));
-    let dns = Chaos::new(world.dns.clone(), world.clock.clone(), 1, plan);
-    let platform = world.builder().dns(Arc::new(dns)).start().await.unwrap();
-    let own = world.dns.records().remove(0);
-    world.dns.take(&own.host, own.record_type);
-    tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(!is_dns_ready(&platform.apps().get("hello").await.unwrap().status));
-    assert!(is_served(&world));
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(world.dns.records(), std::slice::from_ref(&own));
-    let missing = DnsDrift::Missing;
-    let found = Event::DnsDriftFound { host: host(), record_type: own.record_type, drift: missing };
-    assert_eq!(told(&platform).await, [found, Event::DnsRestored { host: host() }]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_dns_service_is_asked_for_a_page_and_not_for_each_app() {
-    let world = World::new();
-    world.push_page("one");
-    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-    let hook = {
-        let asked = asked.clone();
-        Arc::new(move |point: &str| asked.lock().unwrap().push(point.to_owned()))
-    };
-    let dns = FailPoints::new(world.dns.clone(), hook);
-    let platform = world.builder().dns(Arc::new(dns)).start().await.unwrap();
-    for name in ["one", "two", "three"] {
-        live(&platform, name).await;
-    }
-    asked.lock().unwrap().clear();
-    tokio::time::sleep(Duration::from_secs(200)).await;
-    let count = |operation: &str| {
-        let point = format!("{operation} before");
-        asked.lock().unwrap().iter().filter(|asked| **asked == point).count()
-    };
-    assert_eq!((count("dns.get"), count("dns.set")), (0, 0), "all is right");
-    assert!((9..=11).contains(&count("dns.list")), "{}", count("dns.list"));
-    platform.shutdown().await;
 }
