@@ -19,6 +19,8 @@ want git git
 want curl curl
 want python3 python3
 want ip iproute2
+# Tests mount a file system of their own, for which others than root need this.
+[ "$(id -u)" -eq 0 ] || want fusermount3 fuse3
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 
 # For tests of clocks that leap.

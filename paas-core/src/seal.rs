@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -56,14 +56,15 @@ impl Keyring {
     }
 
     /// Reads the keys in `path`, one a line in hexadecimal, the current one first; makes the file, with mode
-    /// 0600, when it does not exist.
+    /// 0600, when it does not exist. What is sealed with them can be opened after a loss of power: they are on stable
+    /// storage first.
     ///
     /// # Errors
     /// `Invalid` when the file holds something else or others may read it; `Internal` when it can't be read or made.
     pub fn open(path: &Path) -> Result<Self> {
         let operation = "keyring.open";
         let opened = match File::open(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 let key = Zeroizing::new(format!("{}\n", encode_hex(random_key()?.as_slice())));
                 make_private(path, &key).map_err(error::map(operation))?;
                 File::open(path)
@@ -71,6 +72,8 @@ impl Keyring {
             opened => opened,
         };
         let file = opened.map_err(error::map(operation))?;
+        // One that was found, too: who made it may have been killed right after.
+        make_durable(&file, path).map_err(error::map(operation))?;
         if is_open_to_others(&file).map_err(error::map(operation))? {
             return Err(Error::invalid(operation, "the file with the master key may be read by others").hint(
                 "chmod 600 the file; if others may have read it, put a new key of 64 hexadecimal digits first",
@@ -186,8 +189,8 @@ fn is_open_to_others(file: &File) -> std::io::Result<bool> {
     }
 }
 
-/// Makes a file that only its owner can read and puts it on stable storage, whole or not at all: killed on the way,
-/// the next start must not find half a key. A file that is there by then is left as it is.
+/// Makes a file that only its owner can read, whole or not at all: killed on the way, the next start must not find half a
+/// key. A file that is there by then is left as it is.
 fn make_private(path: &Path, text: &str) -> std::io::Result<()> {
     let mut unique = [0_u8; 8];
     getrandom::fill(&mut unique)?;
@@ -207,9 +210,18 @@ fn make_private(path: &Path, text: &str) -> std::io::Result<()> {
         .write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .and_then(|()| std::fs::hard_link(&draft, path))
-        .or_else(|error| (error.kind() == std::io::ErrorKind::AlreadyExists).then_some(()).ok_or(error));
+        .or_else(|error| (error.kind() == ErrorKind::AlreadyExists).then_some(()).ok_or(error));
     std::fs::remove_file(&draft)?;
-    made?;
+    made
+}
+
+/// Puts the file and its name on stable storage.
+fn make_durable(file: &File, path: &Path) -> std::io::Result<()> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    let synced = file.sync_all().and_then(|()| File::open(directory.unwrap_or(Path::new(".")))?.sync_all());
+    match synced.as_ref().map_err(std::io::Error::kind) {
+        // What this process can't change, it has not made.
+        Err(ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) => Ok(()),
+        _ => synced,
+    }
 }

@@ -262,6 +262,12 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener> {
     Ok(listener)
 }
 
+/// Makes the directory, if it is not there. What is durable in it has to be found after a loss of power.
+fn make(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    File::open(directory.canonicalize()?.parent().unwrap_or(directory))?.sync_all()
+}
+
 /// Makes the directory, if it is not there, and locks it.
 fn own(directory: &Path) -> Result<File> {
     const OPERATION: &str = "proxy.lock_directory";
@@ -269,7 +275,7 @@ fn own(directory: &Path) -> Result<File> {
         Error::new(Kind::Unavailable, OPERATION, message).context("directory", directory.display())
     };
     let unusable = |error: io::Error| failure("the proxy's directory can't be used").source(error);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
+    make(directory).map_err(unusable)?;
     let mode = fs::metadata(directory).map_err(unusable)?.permissions().mode();
     if mode & 0o022 != 0 {
         // They could put files of their own in the place of the proxy's.

@@ -4,6 +4,8 @@
 mod bad_inputs;
 mod conformance;
 mod forwarding;
+#[cfg(target_os = "linux")]
+mod power_loss;
 mod process;
 mod streaming;
 mod support;

@@ -1,7 +1,7 @@
 //! The files of one app's lines.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ impl Index {
 }
 
 impl AppLog {
-    /// Finds what is there. A last line that a crash tore is cut off.
+    /// Finds what is there. What a crash tore is cut off, with all that is behind it.
     pub(super) fn load(folder: PathBuf, options: FileLogOptions) -> io::Result<Self> {
         let mut segments = Vec::new();
         match fs::read_dir(&folder) {
@@ -141,7 +141,7 @@ impl AppLog {
         lines: Vec<NewLogLine>,
         now: Timestamp,
     ) -> io::Result<()> {
-        let mut buffer = String::new();
+        let mut buffer = Vec::new();
         for line in lines {
             let by_engine = line.at;
             let line = line.into_stored(*last, now);
@@ -158,16 +158,22 @@ impl AppLog {
         self.flush(segments, &mut buffer)
     }
 
-    fn flush(&self, segments: &mut [Segment], buffer: &mut String) -> io::Result<()> {
-        let Some(segment) = segments.last_mut().filter(|_| !buffer.is_empty()) else { return Ok(()) };
+    fn flush(&self, segments: &mut [Segment], buffer: &mut Vec<u8>) -> io::Result<()> {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let Some((segment, earlier)) = segments.split_last_mut() else { return Ok(()) };
         if segment.bytes == 0 {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+            if let Some(full) = earlier.last() {
+                self.sync(*full)?;
+            }
         }
         let path = segment.path(&self.folder);
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         match file.metadata()?.len() {
             // What a failed append left behind was never answered for.
-            length if length > segment.bytes => file.set_len(segment.bytes)?,
+            length if length > segment.bytes => cut(&file, segment.bytes)?,
             // Somebody cut it: what is left of it stays.
             length if length < segment.bytes => {
                 segment.bytes = length;
@@ -175,10 +181,21 @@ impl AppLog {
             }
             _ => {}
         }
-        file.write_all(buffer.as_bytes())?;
+        file.write_all(buffer)?;
         segment.bytes += buffer.len() as u64;
         buffer.clear();
         Ok(())
+    }
+
+    /// Puts a full segment on stable storage before the next one begins: a loss of power takes from the end only.
+    fn sync(&self, full: Segment) -> io::Result<()> {
+        match File::open(full.path(&self.folder)) {
+            // Somebody took it away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => opened?.sync_data()?,
+        }
+        File::open(&self.folder)?.sync_all()?;
+        self.folder.parent().map_or(Ok(()), |root| File::open(root)?.sync_all())
     }
 
     /// When the oldest lines are from that are kept.
@@ -252,8 +269,12 @@ impl AppLog {
     /// Removes everything while `writing` is held.
     pub(super) fn remove(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => {
+                removed?;
+                // Nobody would remove what a loss of power brings back.
+                self.folder.parent().map_or(Ok(()), |root| File::open(root)?.sync_all())?;
+            }
         }
         *self.locked() = Index::default();
         Ok(())
@@ -303,13 +324,19 @@ fn set_aside(segment: &Segment, folder: &Path) -> io::Result<()> {
     fs::rename(path, aside)
 }
 
-/// Cuts a torn line off a segment's end; answers time and number of the last whole line, if there is one.
+/// Cuts off what is behind, for good: what is appended must never be read together with it.
+fn cut(file: &File, bytes: u64) -> io::Result<()> {
+    file.set_len(bytes)?;
+    file.sync_data()
+}
+
+/// Cuts off a segment's end from where it is torn; answers time and number of the last whole line, if there is one.
 fn mend(segment: &mut Segment, folder: &Path) -> io::Result<Option<(Timestamp, u64)>> {
     let path = segment.path(folder);
     let Some(mut reader) = Reader::open(&path, segment.bytes)? else { return Ok(None) };
     let whole = reader.whole_bytes()?;
     if whole < segment.bytes {
-        OpenOptions::new().write(true).open(&path)?.set_len(whole)?;
+        cut(&OpenOptions::new().write(true).open(&path)?, whole)?;
         segment.bytes = whole;
     }
     let mut last = None;

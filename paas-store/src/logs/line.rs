@@ -8,15 +8,20 @@
 //!                     number
 //! ```
 //! A dash stands for what is not known. The time has always 20 digits at the line's start, so that a place can be
-//! found by halving.
+//! found by halving. No byte is zero: where zeros are read, what was written never reached the disk. A zero of the text
+//! stands as a byte that no text has.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
+use std::io::Write as _;
 
 use jiff::Timestamp;
 use paas_core::{DeploymentId, InstanceName, LogLine, LogQuery, LogSource, LogStream};
 
 /// The digits of a time.
 pub(super) const TIME_DIGITS: usize = 20;
+
+/// Stands for a zero: it is not part of any UTF-8 text.
+const ZERO: u8 = 0xff;
 
 /// Nanoseconds since 1970; lines are not older.
 pub(super) fn nanoseconds(time: Timestamp) -> u64 {
@@ -28,7 +33,7 @@ fn timestamp(nanoseconds: u64) -> Option<Timestamp> {
 }
 
 /// Writes a line at the end of `buffer`; `by_engine` is the time that the engine gave it.
-pub(super) fn encode(buffer: &mut String, line: &LogLine, by_engine: Option<Timestamp>) {
+pub(super) fn encode(buffer: &mut Vec<u8>, line: &LogLine, by_engine: Option<Timestamp>) {
     let source = match line.source {
         LogSource::Build => 'B',
         LogSource::App => 'A',
@@ -39,7 +44,7 @@ pub(super) fn encode(buffer: &mut String, line: &LogLine, by_engine: Option<Time
         LogStream::Stderr => '2',
     };
     let time = nanoseconds(line.at);
-    // Writing into a string can't fail.
+    // Writing into a vector can't fail.
     let _ = write!(buffer, "{time:020} {} {source}{stream} ", line.sequence);
     let _ = match by_engine {
         Some(engine) => write!(buffer, "{}", i128::from(time) - engine.as_nanosecond()),
@@ -47,7 +52,21 @@ pub(super) fn encode(buffer: &mut String, line: &LogLine, by_engine: Option<Time
     };
     let instance = line.instance.as_ref().map_or("-", |name| name.as_str());
     let deployment = line.deployment.as_ref().map_or("-", DeploymentId::as_str);
-    let _ = writeln!(buffer, " {instance} {deployment} {}", line.text);
+    let _ = write!(buffer, " {instance} {deployment} ");
+    buffer.extend_from_slice(&without_zeros(&line.text));
+    buffer.push(b'\n');
+}
+
+fn without_zeros(text: &str) -> Cow<'_, [u8]> {
+    if text.contains('\0') { swapped(text.as_bytes(), 0, ZERO).into() } else { text.as_bytes().into() }
+}
+
+fn with_zeros(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(ZERO, bytes).is_some() { swapped(bytes, ZERO, 0).into() } else { bytes.into() }
+}
+
+fn swapped(bytes: &[u8], from: u8, to: u8) -> Vec<u8> {
+    bytes.iter().map(|byte| if *byte == from { to } else { *byte }).collect()
 }
 
 /// The time of a line, if it is one.
@@ -130,7 +149,7 @@ impl<'a> RawLine<'a> {
             stream: self.stream,
             instance: self.instance.and_then(|name| names.instance(name)),
             deployment: self.deployment.and_then(|id| names.deployment(id)),
-            text: String::from_utf8_lossy(self.text).into_owned(),
+            text: String::from_utf8_lossy(&with_zeros(self.text)).into_owned(),
         })
     }
 }
@@ -165,7 +184,7 @@ pub(super) struct Filter<'q> {
     source: Option<LogSource>,
     deployment: Option<&'q str>,
     instance: Option<&'q str>,
-    contains: Option<memchr::memmem::Finder<'q>>,
+    contains: Option<memchr::memmem::Finder<'static>>,
 }
 
 impl<'q> Filter<'q> {
@@ -190,7 +209,10 @@ impl<'q> Filter<'q> {
             source: query.source,
             deployment: query.deployment.as_ref().map(DeploymentId::as_str),
             instance: query.instance.as_ref().map(|name| name.as_str()),
-            contains: query.contains.as_deref().map(memchr::memmem::Finder::new),
+            contains: query
+                .contains
+                .as_deref()
+                .map(|text| memchr::memmem::Finder::new(&without_zeros(text)).into_owned()),
         })
     }
 

@@ -5,7 +5,7 @@ mod line;
 mod segment;
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -56,8 +56,10 @@ type Cell = Arc<OnceCell<Arc<AppLog>>>;
 ///
 /// # Guarantees
 /// - An append is in the operating system's hands when it returns: it survives this process, not a loss of power.
+/// - A loss of power takes lines from the end only, and none of a segment that was full: what is left is whole, and the
+///   platform collects again what the engine still has. What was removed stays removed.
 /// - Appends to one app wait for each other, those to different apps do not; reads wait for neither.
-/// - A line that a crash tore is cut off when its app is next used.
+/// - What a crash tore is cut off when its app is next used.
 ///
 /// # Assumptions
 /// One process appends to a folder. The files hold what the apps print: they can be read by their owner only.
@@ -94,7 +96,10 @@ impl FileLogStore {
         let permits = || Arc::new(Semaphore::new(CONCURRENCY));
         let (appends, reads) = (permits(), permits());
         let store = Self { root: root.clone(), options, clock, apps: Arc::default(), appends, reads };
-        let make = move || DirBuilder::new().recursive(true).mode(0o700).create(&root);
+        let make = move || {
+            DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
+            File::open(root.canonicalize()?.parent().unwrap_or(&root))?.sync_all()
+        };
         off_the_runtime("logs.open", &store.appends, make).await?;
         Ok(store)
     }

@@ -130,9 +130,9 @@ impl Reader {
         Ok(place)
     }
 
-    /// The length up to the end of the last whole line.
+    /// The length up to the end of the last whole line that reached the disk, as all those before it did.
     pub(super) fn whole_bytes(&mut self) -> io::Result<u64> {
-        let mut end = self.bytes;
+        let mut end = self.first_zero()?.unwrap_or(self.bytes);
         while end > 0 {
             let start = end.saturating_sub(BLOCK_BYTES);
             self.load(start, end)?;
@@ -142,6 +142,19 @@ impl Reader {
             end = start;
         }
         Ok(0)
+    }
+
+    fn first_zero(&mut self) -> io::Result<Option<u64>> {
+        let mut from = 0;
+        while from < self.bytes {
+            let to = self.bytes.min(from + BLOCK_BYTES);
+            self.load(from, to)?;
+            if let Some(place) = memchr::memchr(0, &self.block) {
+                return Ok(Some(from + place as u64));
+            }
+            from = to;
+        }
+        Ok(None)
     }
 
     fn load(&mut self, from: u64, to: u64) -> io::Result<()> {

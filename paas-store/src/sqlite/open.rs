@@ -64,6 +64,7 @@ pub(super) fn open(path: &Path, options: &SqliteOptions, now: Timestamp) -> Resu
         )?;
     }
     schema::migrate(&mut writer)?;
+    make_names_durable(path)?;
     let agenda = load(&writer, now)?;
     let readers = (0..options.readers.max(1)).map(|_| reader(path)).collect::<Result<_>>()?;
     Ok(Opened { writer, readers, agenda, lock })
@@ -110,6 +111,23 @@ fn make_durable(writer: &Connection) -> Result<()> {
     } else {
         Err(OpenFailure::NotDurable { mode, synchronous })
     }
+}
+
+/// What is durable in a file has to be found: SQLite itself does not look whether the names of its files could be synced,
+/// and whoever made the directories may not have done it.
+fn make_names_durable(path: &Path) -> io::Result<()> {
+    for directory in path.ancestors().skip(1) {
+        match File::open(directory).and_then(|directory| directory.sync_all()) {
+            // What this process can't open or change, it has not made.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 fn owned_file(path: &Path) -> Result<File> {
