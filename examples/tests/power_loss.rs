@@ -13,6 +13,11 @@ use paas_core::memory::MemoryFiles;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+#[test]
+fn disk_process() {
+    fallible_disk::process();
+}
+
 /// A page from a program that takes a moment to listen, built by a step that takes a moment.
 fn page(text: &str) -> MemoryFiles {
     let dockerfile = concat!(

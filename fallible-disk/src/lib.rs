@@ -6,6 +6,15 @@
 //!   alone does not do it, as it would on ext4. A renaming is durable as a whole or not at all.
 //! - After a loss of power, of what was not synced any part may be there, in any order, torn at sectors of 512 bytes.
 //!
+//! The answers are given by a process of its own: in one process, a thread that waits for a page of a mapped file would
+//! keep the thread that answers from asking for memory. It is the test program once more, which therefore has this test:
+//! ```text
+//! #[test]
+//! fn disk_process() {
+//!     fallible_disk::process();
+//! }
+//! ```
+//!
 //! Kinder than a real disk it is in one thing: owners and permissions are durable at once.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // of use to tests only: what fails here fails them
@@ -13,22 +22,21 @@
 mod filesystem;
 mod lot;
 mod power;
+mod process;
 mod sectors;
 mod tree;
 
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
-use std::thread::JoinHandle;
-use std::{fmt, io};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
-use fuser::{Config, MountOption, Session};
-use rustix::mount::{UnmountFlags, unmount};
+pub use process::process;
 
-use filesystem::Served;
-use power::Power;
-
-/// A mounted disk. It is unmounted, and its power cut, when this is dropped.
+/// A mounted disk. It is unmounted, and its power cut, when this is dropped or its process ends.
 ///
 /// # Flow
 /// [`cut`](Self::cut) or [`cut_after`](Self::cut_after) takes the power away: from then on every call fails with
@@ -39,10 +47,9 @@ use power::Power;
 /// What a cut leaves follows from its seed and from what was done before, in the order in which it was done.
 pub struct Disk {
     at: PathBuf,
-    power: Arc<Mutex<Power>>,
-    /// Ends the mount when it is dropped.
-    mounted: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    process: Child,
+    /// Ends the process when it is closed.
+    control: Option<Mutex<BufReader<UnixStream>>>,
     /// The mount's place, where nobody else named one.
     folder: Option<tempfile::TempDir>,
 }
@@ -71,24 +78,21 @@ impl Disk {
     /// As [`mount`](Self::mount).
     pub fn mount_at(directory: &Path) -> io::Result<Self> {
         let at = directory.canonicalize()?;
-        let power = Arc::new(Mutex::new(Power::on()));
-        let (mounted, unmounting) = mpsc::channel();
-        let (ready, outcome) = mpsc::channel();
-        let (served, place) = (Served(Arc::clone(&power)), at.clone());
-        let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
-            let _ = ready.send(serve(served, &place));
-            // Nothing comes: it ends when the disk is dropped.
-            let _ = unmounting.recv();
-            unmount_lazily(&place);
-        })?;
-        match outcome.recv().map_err(io::Error::other)? {
-            Ok(()) => {}
-            Err(error) => {
-                let hint = "FUSE must be there: mount as root, or install fuse3 (examples/setup/tools.sh)";
-                return Err(io::Error::new(error.kind(), format!("{error}; {hint}")));
-            }
+        let (control, theirs) = UnixStream::pair()?;
+        let process = Command::new(std::env::current_exe()?)
+            .args(["--exact", "disk_process", "--nocapture"])
+            .env(process::AT, &at)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()?;
+        let disk = Self { at, process, control: Some(Mutex::new(BufReader::new(control))), folder: None };
+        match disk.read()?.as_str() {
+            process::DONE => Ok(disk),
+            failure => Err(io::Error::other(format!(
+                "no disk can be mounted: {failure}; /dev/fuse must be there, and others than root need fuse3 \
+                 (examples/setup/tools.sh); the test program needs the test `disk_process`"
+            ))),
         }
-        Ok(Self { at, power, mounted: Some(mounted), thread: Some(thread), folder: None })
     }
 
     /// Where it is mounted.
@@ -99,76 +103,53 @@ impl Disk {
 
     /// Cuts the power. The seed decides what of the unsynced reached the disk.
     pub fn cut(&self, seed: u64) {
-        self.power().cut(seed);
+        self.ask(&format!("cut {seed}"));
     }
 
     /// Cuts the power in the middle of the change or sync that comes after so many others.
     pub fn cut_after(&self, count: u64, seed: u64) {
-        self.power().cut_after(count, seed);
+        self.ask(&format!("cut_after {count} {seed}"));
     }
 
     /// True from a cut to the next [`restore`](Self::restore).
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.power().is_cut()
+        self.ask("is_cut") == process::YES
     }
 
-    /// Gives the power back. A cut that was announced and did not happen is called off.
+    /// Gives the power back. What was announced and did not happen is called off: a cut, and a sync that fails.
     pub fn restore(&self) {
-        self.power().restore();
+        self.ask("restore");
     }
 
     /// Lets the sync of a file fail that comes after so many others. As on Linux, what it was to bring to the disk is
     /// then forgotten: the seed decides what arrived, and a later sync does not bring the rest.
     pub fn fail_sync_after(&self, count: u64, seed: u64) {
-        self.power().fail_sync_after(count, seed);
+        self.ask(&format!("fail_sync_after {count} {seed}"));
     }
 
     /// From now on syncs do nothing, and say that they did: for tests of tests.
     pub fn ignore_syncs(&self) {
-        self.power().ignore_syncs();
+        self.ask("ignore_syncs");
     }
 
-    fn power(&self) -> MutexGuard<'_, Power> {
-        self.power.lock().unwrap()
+    fn ask(&self, command: &str) -> String {
+        let control = self.control.as_ref().unwrap();
+        writeln!(control.lock().unwrap().get_mut(), "{command}").unwrap();
+        self.read().unwrap()
+    }
+
+    fn read(&self) -> io::Result<String> {
+        let mut line = String::new();
+        self.control.as_ref().unwrap().lock().unwrap().read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Who still has a file open must not wait for an answer, nor find that a test goes on.
-        self.power().cut(0);
-        drop(self.mounted.take());
-        let _ = self.thread.take().map(JoinHandle::join);
+        drop(self.control.take());
+        let _ = self.process.wait();
         drop(self.folder.take());
-    }
-}
-
-/// Mounts, and answers from a thread of its own. The calling thread has files of its own from then on.
-fn serve(served: Served, at: &Path) -> io::Result<()> {
-    // Whoever waits for an answer of FUSE can't be killed. If a process that both asks and answers is killed, the kernel
-    // has to see at once that nobody will answer: so only the threads that answer may have the connection open. Nor may
-    // they keep open what others close.
-    let closed = {
-        #[allow(unsafe_code)]
-        // SAFETY: with CLOSE_RANGE_UNSHARE this thread alone loses its files, and it has opened none so far.
-        unsafe {
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)
-        }
-    };
-    if closed != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mut config = Config::default();
-    config.mount_options = vec![MountOption::FSName("fallible-disk".to_owned())];
-    let session = Session::new(served, at, &config)?;
-    std::thread::Builder::new().name("disk-session".to_owned()).spawn(move || session.run())?;
-    Ok(())
-}
-
-fn unmount_lazily(at: &Path) {
-    if unmount(at, UnmountFlags::DETACH).is_err() {
-        // Somebody other than root has mounted it with this program, too.
-        let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(at).status();
     }
 }

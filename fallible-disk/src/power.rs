@@ -70,6 +70,7 @@ impl Power {
     pub(crate) fn restore(&mut self) {
         self.is_cut = false;
         self.cut = None;
+        self.failing_sync = None;
     }
 
     pub(crate) fn fail_sync_after(&mut self, count: u64, seed: u64) {

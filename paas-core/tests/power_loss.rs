@@ -10,6 +10,11 @@ use paas_core::{Keyring, Sealed, Secret};
 
 const PURPOSE: &str = "test";
 
+#[test]
+fn disk_process() {
+    fallible_disk::process();
+}
+
 fn sealed(path: &Path) -> Option<Sealed> {
     Keyring::open(path).ok()?.seal(PURPOSE, &Secret::from("kept")).ok()
 }

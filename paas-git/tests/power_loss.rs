@@ -13,6 +13,11 @@ use paas_git::{GitLimits, GixProvider};
 
 const PAGES: usize = 40;
 
+#[test]
+fn disk_process() {
+    fallible_disk::process();
+}
+
 fn page(page: usize, number: usize) -> (String, String) {
     // Most pages stay from one commit to the next.
     let number = if page.is_multiple_of(10) { number } else { 0 };

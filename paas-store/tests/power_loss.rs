@@ -21,6 +21,11 @@ const CLIENTS: u64 = 4;
 const FOLDER: &str = "made/anew";
 const FILE: &str = "paas.db";
 
+#[test]
+fn disk_process() {
+    fallible_disk::process();
+}
+
 /// Something that was acknowledged and is not there, or is there in part.
 type Loss = String;
 
@@ -273,7 +278,7 @@ impl Story {
                 } else {
                     self.use_it(&store, &leases, 10).await;
                     if !self.disk.is_cut() {
-                        self.disk.cut_after(self.random.random_range(0..20), self.random.random());
+                        self.disk.cut_after(self.random.random_range(0..300), self.random.random());
                     }
                 }
                 store.close().await;
@@ -331,7 +336,7 @@ async fn story(seed: u64, rounds: u32, bytes: u64, changes: Range<u64>, keeps: b
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_every_loss_of_power() {
     let (mut cuts, mut acknowledged) = ([0; 3], 0);
-    for seed in 0..10 {
+    for seed in 0..6 {
         let story = story(seed, 12, 5_000, 1..400, true).await.unwrap();
         for (sum, count) in cuts.iter_mut().zip(story.cuts) {
             *sum += count;
@@ -339,7 +344,7 @@ async fn what_was_acknowledged_survives_every_loss_of_power() {
         acknowledged += story.clients.iter().map(|client| client.acknowledged).sum::<u64>();
     }
     println!("{acknowledged} batches; cuts while opening, in use, after closing: {cuts:?}");
-    assert!(cuts.into_iter().all(|count| count > 0) && acknowledged > 1_000, "{cuts:?}, {acknowledged}");
+    assert!(cuts.into_iter().all(|count| count > 0) && acknowledged > 500, "{cuts:?}, {acknowledged}");
 }
 
 /// Large documents fill the write-ahead log within one run: it goes into the file, and is begun anew.

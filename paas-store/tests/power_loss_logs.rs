@@ -14,6 +14,11 @@ use rand::{Rng, SeedableRng};
 
 const SEGMENT_BYTES: u64 = 20_000;
 
+#[test]
+fn disk_process() {
+    fallible_disk::process();
+}
+
 fn app() -> AppId {
     "app_00000000000000000000000001".parse().unwrap()
 }

@@ -11,3 +11,9 @@ mod streaming;
 mod support;
 mod switching;
 mod table;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn disk_process() {
+    fallible_disk::process();
+}
