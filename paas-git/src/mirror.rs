@@ -138,11 +138,19 @@ impl Mirror {
     /// here for all that, what builds on it cannot be read, and everything comes again.
     pub(crate) fn commits(&self) -> Vec<ObjectId> {
         let listed = fs::read(self.0.join("shallow")).unwrap_or_default();
-        listed.split(|byte| *byte == b'\n').filter_map(|line| ObjectId::from_hex(line).ok()).collect()
+        lines(&listed).filter_map(|line| ObjectId::from_hex(line).ok()).collect()
     }
 
-    /// Makes the mirror ready to be written to: clears away what a crash left, and all of it when it has grown
-    /// past its bounds. Answers how many bytes it holds.
+    /// False for a list that a loss of power tore: gix syncs it no more than git does, and refuses to read it then.
+    fn is_list_whole(&self) -> io::Result<bool> {
+        match fs::read(self.0.join("shallow")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            listed => Ok(lines(&listed?).all(|line| ObjectId::from_hex(line).is_ok())),
+        }
+    }
+
+    /// Makes the mirror ready to be written to: clears away what a crash left, and all of it when it is damaged or has
+    /// grown past its bounds. Answers how many bytes it holds.
     pub(crate) fn prepare(&self, limits: &GitLimits, lock: &Lock) -> io::Result<u64> {
         let packs = self.0.join("objects").join("pack");
         create_directory(&packs)?;
@@ -165,6 +173,7 @@ impl Mirror {
         if count / 2 >= limits.mirror_packs
             || bytes > limits.disk_bytes / 2
             || listed_bytes > MAX_LISTED_BYTES
+            || !self.is_list_whole()?
         {
             self.remove(lock)?;
             create_directory(&packs)?;
@@ -176,6 +185,10 @@ impl Mirror {
     pub(crate) fn remove(&self, _lock: &Lock) -> io::Result<()> {
         remove_directory(&self.0)
     }
+}
+
+fn lines(listed: &[u8]) -> impl Iterator<Item = &[u8]> {
+    listed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
 /// How much gix may allocate at once to read an object: a delta needs room for what it is made from, for what comes

@@ -41,7 +41,7 @@ async fn acknowledged_changes_outlive_a_loss_of_power() {
         let mut known: Known =
             (0..4).map(|number| (host(&format!("app-{number}.localhost")), (0, 0))).collect();
         for round in 0..8_u64 {
-            let config = ProxyConfig { directory: Some(disk.path().join("state/proxy")), ..config() };
+            let config = ProxyConfig { directory: Some(disk.path().join("proxy")), ..config() };
             if round % 3 == 1 {
                 // While it starts, or soon after.
                 disk.cut_after((seed + round * 3) % 12, seed);
