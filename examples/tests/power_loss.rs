@@ -5,6 +5,8 @@
 
 mod installation;
 
+use std::time::{Duration, Instant};
+
 use fallible_disk::Disk;
 use hyper::Method;
 use installation::server::{Machine, Server};
@@ -12,6 +14,9 @@ use installation::visitor::{client, get};
 use paas_core::memory::MemoryFiles;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+
+/// How long what goes on by itself may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn disk_process() {
@@ -69,7 +74,12 @@ async fn what_was_answered_is_there_when_the_power_is_back() {
         let settled = server.settle(&deployment).await;
         assert_eq!(settled["state"], "running", "{settled}");
         assert_eq!(visit(&machine).await, (200, seed.to_string()));
-        assert_eq!(machine.containers(&app).len(), 1);
+        // It is live before the old one is drained and removed.
+        let until = Instant::now() + PATIENCE;
+        while machine.containers(&app).len() != 1 {
+            assert!(Instant::now() < until, "{:?}", machine.containers(&app));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     let deletion = server.act(Method::DELETE, "/v1/apps/site").await;
