@@ -118,11 +118,14 @@ fn make_durable(writer: &Connection) -> Result<()> {
 fn make_names_durable(path: &Path) -> io::Result<()> {
     for directory in path.ancestors().skip(1) {
         match File::open(directory).and_then(|directory| directory.sync_all()) {
-            // What this process can't open or change, it has not made.
+            // What this process can't open or change, it has not made; and not every file system syncs directories.
             Err(error)
                 if matches!(
                     error.kind(),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                    io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::ReadOnlyFilesystem
+                        | io::ErrorKind::InvalidInput
+                        | io::ErrorKind::Unsupported
                 ) => {}
             synced => synced?,
         }
