@@ -48,7 +48,7 @@ async fn commits_are_fetched_again_whatever_is_left_of_the_mirror() {
         let mirrors = disk.path().join("mirrors");
         for (number, commit) in commits.iter().enumerate() {
             let provider = provider(&mirrors, &server, GitLimits::default());
-            disk.cut_after((seed * 7 + number as u64 * 5) % 45, seed * 100 + number as u64);
+            disk.cut_after((seed * 7 + number as u64 * 5) % 23, seed * 100 + number as u64);
             let fetched = fetch(&provider, &server, commit, number).await;
             assert!(fetched.is_ok() || disk.is_cut(), "{fetched:?}");
             cuts += u32::from(disk.is_cut());
