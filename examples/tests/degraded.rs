@@ -63,10 +63,12 @@ impl Drop for Disk {
     }
 }
 
-/// A page whose build takes so long.
+/// A page whose build takes so long, also on an engine that built the like before.
 fn page(text: &str, seconds: u32) -> MemoryFiles {
+    let now = Timestamp::now().as_nanosecond();
     let dockerfile = format!(
-        "FROM paas/static:1\nRUN [\"/bin/busybox\", \"sleep\", \"{seconds}\"]\nCOPY index.html /site/index.html\n\
+        "FROM paas/static:1\nENV BUILT={now}\nRUN [\"/bin/busybox\", \"sleep\", \"{seconds}\"]\n\
+         COPY index.html /site/index.html\n\
          CMD [\"/bin/busybox\", \"sh\", \"-c\", \"exec /bin/busybox httpd -f -p $PORT -h /site\"]\n"
     );
     MemoryFiles::from([("Dockerfile", dockerfile), ("index.html", text.to_owned())])
