@@ -57,7 +57,8 @@ impl Site {
             let [id, name, state] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
             Container { id: id.to_owned(), name: name.to_owned(), is_running: state == "running" }
         };
-        lines.iter().map(container).collect()
+        // A nameless one is as good as removed, see `remove`.
+        lines.iter().filter(|line| !line.ends_with(" removing")).map(container).collect()
     }
 
     fn container(&self) -> Container {
@@ -81,18 +82,26 @@ impl Site {
     }
 }
 
+/// Removes a container. The engine itself can fail at it when it writes one of its files at that moment; it then lists the
+/// container as being removed, without a name, until its own next start (<https://github.com/moby/moby/issues/52161>).
+fn remove(name: &str) {
+    let removed = std::process::Command::new("docker").args(["rm", "--force", name]).output().unwrap();
+    let said = String::from_utf8_lossy(&removed.stderr);
+    assert!(removed.status.success() || said.contains("directory not empty"), "{name}: {said}");
+}
+
 /// Makes it drift; answers the foreign container that has its name then.
 fn disturb(kind: Kind, container: &Container) -> Option<String> {
     let name = container.name.as_str();
     let away = format!("away-{}", &container.id[..12]);
     match kind {
-        Kind::Removed => drop(docker(&["rm", "--force", name])),
+        Kind::Removed => remove(name),
         Kind::Stopped => drop(docker(&["kill", name])),
         Kind::Renamed => drop(docker(&["rename", name, &away])),
         Kind::Squatted => {
             docker(&["rename", name, &away]);
             let squatter = docker(&["create", "--name", name, "paas/static:1", "/bin/busybox", "true"]);
-            docker(&["rm", "--force", &away]);
+            remove(&away);
             return squatter.into_iter().next();
         }
         Kind::CutOff => {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters as query;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -338,6 +338,9 @@ impl ContainerRuntime for DockerRuntime {
         for summary in summaries {
             match observe::listed(&summary) {
                 Ok(instance) => instances.push(instance),
+                // It has no name any more, and no process. Where the engine failed to remove its last file, it lists it
+                // so until its own next start.
+                Err(_) if summary.state == Some(ContainerSummaryStateEnum::REMOVING) => {}
                 Err(error) => misnamed.push((summary, error)),
             }
         }
