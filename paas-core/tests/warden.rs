@@ -233,6 +233,21 @@ async fn what_an_app_left_is_found_when_it_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_network_that_something_foreign_is_on_is_removed_when_it_is_free() {
+    let (world, platform) = hello().await;
+    let app = platform.apps().get("hello").await.unwrap().app;
+    world.host.share_network(&app.org, true);
+    let deletion = platform.apps().delete("hello").await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), deletion.outcome()).await.unwrap().unwrap();
+    assert_eq!(ended.state, DeploymentState::Deleted, "it does not wait for what is not the app's");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.host.networks().len(), 1);
+    world.host.share_network(&app.org, false);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.host.networks().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_the_runtime_chooses_addresses_the_route_follows() {
     let world = World::new();
     world.push_page("one");

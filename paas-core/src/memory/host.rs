@@ -87,6 +87,8 @@ pub(super) struct State {
     pub(super) images: BTreeMap<String, BuiltImage>,
     pub(super) containers: BTreeMap<InstanceName, Container>,
     pub(super) networks: BTreeMap<OrgId, Option<Subnet>>,
+    /// The orgs on whose network something foreign is.
+    pub(super) shared_networks: BTreeSet<OrgId>,
     pub(super) foreign_names: BTreeSet<InstanceName>,
     pub(super) held_images: BTreeSet<String>,
     pub(super) builds_running: usize,
@@ -220,6 +222,17 @@ impl MemoryHost {
             *counts.entry(built.app.clone()).or_default() += 1;
         }
         counts
+    }
+
+    /// Puts something that is not the platform's on an org's network, or takes it away again: meanwhile the network can't
+    /// be removed.
+    pub fn share_network(&self, org: &OrgId, is_shared: bool) {
+        let mut state = self.locked();
+        if is_shared {
+            state.shared_networks.insert(org.clone());
+        } else {
+            state.shared_networks.remove(org);
+        }
     }
 
     /// The orgs that have a network.

@@ -201,7 +201,8 @@ impl ContainerRuntime for MemoryRuntime {
     async fn remove_network(&self, context: &Context, org: &OrgId) -> Result<()> {
         self.host.admit(context, "memory.remove_network")?;
         let mut state = self.host.locked();
-        if state.containers.values().any(|container| container.instance.org == *org) {
+        let is_shared = state.shared_networks.contains(org);
+        if is_shared || state.containers.values().any(|container| container.instance.org == *org) {
             return Err(Error::new(
                 Kind::Conflict,
                 "memory.remove_network",

@@ -18,7 +18,10 @@ use crate::store::{Batch, Expect, IndexRange, Scope, Write};
 const PAGE_RECORDS: usize = 50;
 /// The code of the adapters' errors for what an instance still uses.
 const IN_USE: &str = "in_use";
-/// How often what was in use is tried again.
+const OPERATION: &str = "effects.purge";
+/// How often it is tried to remove a network.
+const NETWORK_TRIES: u32 = 10;
+/// After how long what was in use is tried again.
 const WAIT: Duration = Duration::from_secs(2);
 /// How long an instance that was left over gets to end: it has no route any more.
 const GRACE: Duration = Duration::from_secs(2);
@@ -41,7 +44,7 @@ impl Effects {
             }
         }
         if staying.is_empty() {
-            while is_in_use(context, self.remove_network(context, &scope, spec).await).await? {}
+            self.remove_network(context, &scope, spec).await?;
         }
         services.logs.remove(&spec.app).await?;
         self.purge_records(work, &scope).await?;
@@ -106,16 +109,24 @@ impl Effects {
         self.services.records().pages(scope, "app", of_app, PAGE_RECORDS)
     }
 
+    /// Removes the org's network. What is on it for long is nothing of the app's: then the network is left to the warden,
+    /// and the deletion ends.
     async fn remove_network(&self, context: &Context, scope: &Scope, spec: &DeploymentSpec) -> Result<()> {
-        match self.services.runtime.remove_network(context, &spec.org).await {
-            Err(error) if error.reason() == Some(IN_USE) => {
-                let apps: Vec<Versioned<App>> =
-                    self.services.records().all(scope, "id", IndexRange::all()).await?;
-                // One that is being deleted removes it later; one that was made just now needs it.
-                if apps.iter().any(|app| app.value.id != spec.app) { Ok(()) } else { Err(error) }
+        for _ in 0..NETWORK_TRIES {
+            match self.services.runtime.remove_network(context, &spec.org).await {
+                Err(error) if error.reason() == Some(IN_USE) => {}
+                result => return result,
             }
-            result => result,
+            let apps: Vec<Versioned<App>> =
+                self.services.records().all(scope, "id", IndexRange::all()).await?;
+            // One that is being deleted removes it later; one that was made just now needs it.
+            if apps.iter().any(|app| app.value.id != spec.app) {
+                return Ok(());
+            }
+            context.sleep(OPERATION, WAIT).await?;
         }
+        tracing::warn!(org = %spec.org, "the network of an org without an app is in use: it is removed once it is not");
+        Ok(())
     }
 
     /// Removes the app's releases, route, addresses and older operations. The app's own record goes with the last
@@ -161,11 +172,11 @@ async fn is_in_use(context: &Context, removed: Result<()>) -> Result<bool> {
         Err(error) if error.reason() == Some(IN_USE) => {}
         result => return result.map(|()| false),
     }
-    match context.sleep("effects.purge", WAIT).await {
+    match context.sleep(OPERATION, WAIT).await {
         Err(ended) if ended.kind() == Kind::Timeout => Err(Error::new(
             Kind::Timeout,
-            "effects.purge",
-            "a container still uses an image or the network of the app",
+            OPERATION,
+            "a container still uses an image of the app",
         )
         .hint("remove the containers that somebody made from the app's images, and delete the app again")
         .source(ended)),
