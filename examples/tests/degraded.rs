@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use installation::own_engine::OwnEngine;
+use installation::registry::Registry;
 use installation::root::run_as_root;
 use installation::server::{Machine, Server};
 use installation::visitor::{Hammer, client, get};
@@ -222,6 +223,36 @@ async fn a_git_server_that_is_away_is_waited_for() {
     let log = server.call(Method::GET, "/v1/apps/site/logs?source=system", Value::Null).await.1.to_string();
     assert!(log.contains("the git server has a problem; it is tried again in"), "{log}");
     machine.git.fault("site", None);
+    assert_eq!(server.settle(&first).await["state"], "running");
+    assert_eq!(visit(&machine).await, (200, "one".to_owned()));
+    let deletion = server.act(Method::DELETE, "/v1/apps/site").await;
+    assert_eq!(server.settle(&deletion).await["state"], "deleted");
+    assert!(server.stop().await.0.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_away_is_waited_for() {
+    let machine = Machine::new().await;
+    let server = machine.start().await;
+    let registry = Registry::away("paas/static:1");
+    let dockerfile = format!(
+        "FROM {}\nCOPY index.html /site/index.html\n\
+         CMD [\"/bin/busybox\", \"sh\", \"-c\", \"exec /bin/busybox httpd -f -p $PORT -h /site\"]\n",
+        registry.image()
+    );
+    let files = MemoryFiles::from([("Dockerfile", dockerfile), ("index.html", "one".to_owned())]);
+    machine.git.commit("site", "main", files).await.unwrap();
+    let (_, first) = server.create("site", &machine.git.url("site")).await;
+    let began = Instant::now();
+    // More often than what fails for another reason.
+    while tries(&server, &first).await < 7 {
+        assert!(began.elapsed() < PATIENCE, "{}", server.deployment(&first).await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(server.deployment(&first).await["settled_at"].is_null());
+    let log = server.call(Method::GET, "/v1/apps/site/logs?source=system", Value::Null).await.1.to_string();
+    assert!(log.contains("the registry of a base image cannot be reached; it is tried again in"), "{log}");
+    registry.come_back().await;
     assert_eq!(server.settle(&first).await["state"], "running");
     assert_eq!(visit(&machine).await, (200, "one".to_owned()));
     let deletion = server.act(Method::DELETE, "/v1/apps/site").await;

@@ -7,6 +7,7 @@ pub mod api;
 pub mod engine;
 mod leftovers;
 pub mod own_engine;
+pub mod registry;
 pub mod root;
 pub mod server;
 pub mod visitor;
