@@ -212,22 +212,9 @@ async fn a_git_server_that_is_away_is_waited_for() {
     machine.git.commit("site", "main", page("one", 0)).await.unwrap();
     machine.git.fault("site", GitFault::Status { status: 503, times: 1_000, retry_after_seconds: None });
     let (_, first) = server.create("site", &machine.git.url("site")).await;
-    // More often than a server is asked that answers.
-    let began = Instant::now();
-    while tries(&server, &first).await < 7 {
-        assert!(began.elapsed() < PATIENCE, "{}", server.deployment(&first).await);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    assert!(server.deployment(&first).await["settled_at"].is_null());
-    assert_eq!(trouble(&server).await, [""; 0], "it is none of the platform's");
-    let log = server.call(Method::GET, "/v1/apps/site/logs?source=system", Value::Null).await.1.to_string();
-    assert!(log.contains("the git server has a problem; it is tried again in"), "{log}");
+    keeps_trying(&server, &first, "the git server has a problem").await;
     machine.git.fault("site", None);
-    assert_eq!(server.settle(&first).await["state"], "running");
-    assert_eq!(visit(&machine).await, (200, "one".to_owned()));
-    let deletion = server.act(Method::DELETE, "/v1/apps/site").await;
-    assert_eq!(server.settle(&deletion).await["state"], "deleted");
-    assert!(server.stop().await.0.success());
+    goes_on(&machine, server, &first).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,18 +230,28 @@ async fn a_registry_that_is_away_is_waited_for() {
     let files = MemoryFiles::from([("Dockerfile", dockerfile), ("index.html", "one".to_owned())]);
     machine.git.commit("site", "main", files).await.unwrap();
     let (_, first) = server.create("site", &machine.git.url("site")).await;
+    keeps_trying(&server, &first, "the registry of a base image cannot be reached").await;
+    registry.come_back().await;
+    goes_on(&machine, server, &first).await;
+}
+
+/// Waits until a deployment was tried more often than what fails for good, and looks whether its owner is told why.
+async fn keeps_trying(server: &Server, deployment: &str, why: &str) {
     let began = Instant::now();
-    // More often than what fails for another reason.
-    while tries(&server, &first).await < 7 {
-        assert!(began.elapsed() < PATIENCE, "{}", server.deployment(&first).await);
+    while tries(server, deployment).await < 7 {
+        assert!(began.elapsed() < PATIENCE, "{}", server.deployment(deployment).await);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert!(server.deployment(&first).await["settled_at"].is_null());
+    assert!(server.deployment(deployment).await["settled_at"].is_null());
+    assert_eq!(trouble(server).await, [""; 0], "it is none of the platform's");
     let log = server.call(Method::GET, "/v1/apps/site/logs?source=system", Value::Null).await.1.to_string();
-    assert!(log.contains("the registry of a base image cannot be reached; it is tried again in"), "{log}");
-    registry.come_back().await;
-    assert_eq!(server.settle(&first).await["state"], "running");
-    assert_eq!(visit(&machine).await, (200, "one".to_owned()));
+    assert!(log.contains(&format!("{why}; it is tried again in")), "{log}");
+}
+
+/// What was waited for is there: the deployment ends, and the app answers.
+async fn goes_on(machine: &Machine, server: Server, deployment: &str) {
+    assert_eq!(server.settle(deployment).await["state"], "running");
+    assert_eq!(visit(machine).await, (200, "one".to_owned()));
     let deletion = server.act(Method::DELETE, "/v1/apps/site").await;
     assert_eq!(server.settle(&deletion).await["state"], "deleted");
     assert!(server.stop().await.0.success());
